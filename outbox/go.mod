@@ -1,0 +1,3 @@
+module github.com/outrider-cdc/outrider/outbox
+
+go 1.22

@@ -1,0 +1,176 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// LSN is a position in the write-ahead log. It is only ever taken from the
+// server, never computed: Postgres believes any position that it is told.
+type LSN = pglogrepl.LSN
+
+// Position names a row for ever on one timeline: the LSN at which the commit
+// record of its transaction starts (Begin.final_lsn), and the number of the
+// row among those that pgoutput sent for us in that transaction, from 0.
+type Position struct {
+	LSN     LSN
+	Ordinal uint64
+}
+
+// String is the form of the outrider-position header; it sorts as text.
+func (p Position) String() string { return fmt.Sprintf("%016X.%016X", uint64(p.LSN), p.Ordinal) }
+
+// Header is one key and value sent along with a message. A nil value is a null header.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Names of the headers that the relay adds to the row's own.
+const (
+	HeaderID          = "id"
+	HeaderType        = "type"
+	HeaderPosition    = "outrider-position"
+	HeaderSource      = "outrider-source"
+	HeaderCommittedAt = "outrider-committed-at"
+)
+
+// Message is one outbox row on its way to a sink. Its bytes are immutable until
+// it is settled; a sink may keep slices of them until then, and not longer.
+type Message struct {
+	ID          []byte    // the row's id as text
+	Topic       string    // after routing
+	Key         []byte    // nil: no key, hence no order
+	Value       []byte    // nil: tombstone
+	Type        []byte    // nil: none
+	Position    Position  // names the row
+	CommittedAt time.Time // commit time on the database server
+
+	own      []Header // the row's own headers
+	stamped  *stamp   // headers that many messages share
+	position []byte   // Position as text
+	owner    settler  // told once, by Settle
+	settled  settledOnce
+}
+
+// Headers yields all headers in the order in which they are sent: id, type if
+// there is one, the row's own, then the relay's.
+func (m *Message) Headers() iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		if !yield(HeaderID, m.ID) || m.Type != nil && !yield(HeaderType, m.Type) {
+			return
+		}
+		for _, h := range m.own {
+			if !yield(h.Key, h.Value) {
+				return
+			}
+		}
+		_ = yield(HeaderPosition, m.position) &&
+			yield(HeaderSource, m.stamped.source) && yield(HeaderCommittedAt, m.stamped.committedAt)
+	}
+}
+
+// HeaderCount is how many headers Headers yields.
+func (m *Message) HeaderCount() int {
+	n := 4 + len(m.own)
+	if m.Type != nil {
+		n++
+	}
+	return n
+}
+
+// Size is the bytes of key, value and headers, as brokers count a record without its framing.
+func (m *Message) Size() int {
+	n := len(m.Key) + len(m.Value)
+	for k, v := range m.Headers() {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
+// Settle tells the relay what became of m; the sink calls it exactly once, from
+// any goroutine, also from inside Publish. nil means that m is durable
+// downstream; anything else is the error after which the sink gave up. A second
+// call panics: it would confirm what was never sent.
+func (m *Message) Settle(err error) {
+	if m.settled.Swap(true) {
+		panic("relay: a sink settled a message twice")
+	}
+	m.owner.settle(m, err)
+}
+
+// Source says whose messages are coming, at the start of a leadership.
+type Source struct {
+	SystemID   string // of the database cluster
+	Timeline   int32
+	Slot       string
+	Generation int64 // grows whenever continuity breaks
+	Epoch      int64 // grows with each leadership
+
+	// Lease reports whether this relay may still write. A sink asks it in the
+	// Write of its connections, so that not one byte leaves after the lease.
+	Lease func() bool
+	// Report makes a condition of the sink visible on /status. It may be called
+	// from any goroutine.
+	Report func(Condition)
+}
+
+// String is the value of the outrider-source header. Positions compare only under one source.
+func (s Source) String() string {
+	return fmt.Sprintf("%s.%d.%s.%d", s.SystemID, s.Timeline, s.Slot, s.Generation)
+}
+
+// Condition is something a sink waits for that an operator may want to know,
+// such as a missing topic. A zero Since clears the condition of that reason and topic.
+type Condition struct {
+	Reason string // snake_case, stable
+	Topic  string // "" if it concerns no single topic
+	Since  time.Time
+	Hint   string // how to mend it
+}
+
+// Checkpoint is what a sink stores atomically with the data. Sinks that store nothing return the zero value.
+type Checkpoint struct {
+	Generation int64
+	Epoch      int64
+	Position   Position
+}
+
+// Sink is where messages go. Implementations live under sinks/; package
+// sinktest holds the behaviour that each must show.
+type Sink interface {
+	// Begin starts a leadership: the slot is ours. It fences other writers
+	// where it can, drops what an earlier one left, and returns the newest
+	// checkpoint it made durable together with data (zero if it keeps none).
+	// When it returns nil, every settle of an earlier leadership has been
+	// called. It may take as long as an outage lasts; ctx ends it.
+	Begin(ctx context.Context, source Source) (Checkpoint, error)
+
+	// Publish takes over m and never blocks; it may call m.Settle before it
+	// returns. Settle is called once: nil when m is durable downstream, else
+	// the error after which the sink gave up. Messages of one topic and key
+	// that settle nil are a prefix of the calls for that topic and key.
+	// Messages without a key have no order. One goroutine calls Publish, never
+	// together with Begin.
+	Publish(m *Message)
+
+	// Close releases everything; what is still unsettled settles with an error.
+	Close() error
+}
+
+// Classes of the errors with which a sink settles or Begin returns. An error
+// that wraps none of them ends the session, and a new one starts after a pause:
+// that is always safe.
+var (
+	// ErrFatal marks what no retry heals until somebody acts. The relay is halted: alive, told on /status, and tried again.
+	ErrFatal = errors.New("fatal")
+	// ErrPoison marks a message that can never be published as it is.
+	ErrPoison = errors.New("poison message")
+	// ErrFenced means that another relay took over.
+	ErrFenced = errors.New("fenced")
+)
