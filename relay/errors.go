@@ -11,6 +11,7 @@ type Hint struct {
 	SQL   string // for psql, on the database of the outbox
 	Env   string // NAME=value for the relay's environment; the relay must be restarted
 	Shell string // for a terminal
+	Then  string // SQL to run afterwards, once /status says leader
 }
 
 // Halt is an error that no retry heals until somebody acts. It wraps ErrFatal
@@ -39,11 +40,19 @@ func HintText(err error) string {
 			b.WriteString("\nor: ")
 		}
 		b.WriteString(hint.Say)
-		for _, line := range []string{hint.SQL, hint.Env, hint.Shell} {
-			if line != "" {
-				b.WriteString("\n  " + strings.ReplaceAll(line, "\n", "\n  "))
-			}
+		for _, lines := range []string{hint.SQL, hint.Env, hint.Shell} {
+			indent(&b, lines)
+		}
+		if hint.Then != "" {
+			b.WriteString("\nand when /status says leader:")
+			indent(&b, hint.Then)
 		}
 	}
 	return b.String()
+}
+
+func indent(b *strings.Builder, lines string) {
+	if lines != "" {
+		b.WriteString("\n  " + strings.ReplaceAll(lines, "\n", "\n  "))
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -51,11 +52,14 @@ type Message struct {
 	Position    Position  // names the row
 	CommittedAt time.Time // commit time on the database server
 
-	own      []Header // the row's own headers
-	stamped  *stamp   // headers that many messages share
-	position []byte   // Position as text
-	owner    settler  // told once, by Settle
-	settled  settledOnce
+	own    []Header // the row's own headers
+	source []byte   // text of the outrider-source header, shared by all messages of a session
+	texts  []byte   // positionLen bytes of outrider-position, then outrider-committed-at
+
+	owner   settler // told once, by Settle
+	topic   *topic  // where Topic came from; its counters
+	charge  int64   // what this message takes of the in-flight budget, in bytes
+	settled atomic.Bool
 }
 
 // Headers yields all headers in the order in which they are sent: id, type if
@@ -70,8 +74,8 @@ func (m *Message) Headers() iter.Seq2[string, []byte] {
 				return
 			}
 		}
-		_ = yield(HeaderPosition, m.position) &&
-			yield(HeaderSource, m.stamped.source) && yield(HeaderCommittedAt, m.stamped.committedAt)
+		_ = yield(HeaderPosition, m.texts[:positionLen:positionLen]) &&
+			yield(HeaderSource, m.source) && yield(HeaderCommittedAt, m.texts[positionLen:])
 	}
 }
 

@@ -1,0 +1,144 @@
+package relay
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outrider-cdc/outrider/internal/secret"
+)
+
+// Config is everything that the relay itself can be told. The composition root
+// reads it from the environment; names are without the OUTRIDER_ prefix.
+type Config struct {
+	Name        string      `env:"NAME" doc:"Name of this relay, from which slot, client id and topics derive: lower-case letters, digits and underscores, 54 at most. Default: the name of the database."`
+	DatabaseURL secret.Text `env:"DATABASE_URL" doc:"Where the outbox is: a libpq URL or keyword string, of the server itself and not of a pooler. Without it the PG* variables count."`
+	Slot        string      `env:"SLOT" doc:"Replication slot. Slots are named per server, not per database. Default: outrider_<name>."`
+	Publication string      `env:"PUBLICATION" envDefault:"outrider" doc:"Publication that holds the outbox table."`
+	Table       string      `env:"TABLE" envDefault:"outbox.events" doc:"The outbox table, with its schema."`
+	Schema      string      `env:"SCHEMA" envDefault:"outbox" doc:"Schema of the relay's own tables."`
+	Instance    string      `env:"INSTANCE" doc:"Name of this process in the progress row and in pg_stat_activity. Default: <hostname>-<random>."`
+
+	TopicPrefix  string            `env:"TOPIC_PREFIX" doc:"Put before every topic."`
+	TopicMap     map[string]string `env:"TOPIC_MAP" doc:"Topics to rename before the prefix is put: from:to,from:to."`
+	TopicDefault string            `env:"TOPIC_DEFAULT" doc:"Topic of rows that name none (the table made by migrate always has one)."`
+
+	ColumnID           string `env:"COLUMN_ID" envDefault:"id" doc:"Another name of the column id, where it was renamed. Rows written before are still read under the old one."`
+	ColumnTopic        string `env:"COLUMN_TOPIC" envDefault:"topic" doc:"The same for topic."`
+	ColumnKey          string `env:"COLUMN_KEY" envDefault:"key" doc:"The same for key."`
+	ColumnType         string `env:"COLUMN_TYPE" envDefault:"type" doc:"The same for type."`
+	ColumnPayload      string `env:"COLUMN_PAYLOAD" envDefault:"payload" doc:"The same for payload."`
+	ColumnPayloadBytes string `env:"COLUMN_PAYLOAD_BYTES" envDefault:"payload_bytes" doc:"The same for payload_bytes."`
+	ColumnHeaders      string `env:"COLUMN_HEADERS" envDefault:"headers" doc:"The same for headers."`
+
+	MaxInFlightBytes int64         `env:"MAX_IN_FLIGHT_BYTES" envDefault:"67108864" doc:"Bytes read from the slot and not yet acknowledged by the sink, 512 a message included; when they are used up the relay stops reading."`
+	WALSenderTimeout time.Duration `env:"WAL_SENDER_TIMEOUT" envDefault:"15s" doc:"After this silence either side of the replication connection takes the other for dead (wal_sender_timeout of the session)."`
+	ShutdownTimeout  time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"10s" doc:"How long a stop waits for what the sink still holds. Keep it below the grace period of the container."`
+	ExitOnHalt       bool          `env:"EXIT_ON_HALT" envDefault:"false" doc:"Leave with exit code 1 (operator) or 3 (poison) instead of staying alive as halted."`
+}
+
+var (
+	nameRule       = regexp.MustCompile(`^[a-z0-9_]{1,54}$`)
+	slotRule       = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	notInName      = regexp.MustCompile(`[^a-z0-9_]+`)
+	topicRule      = regexp.MustCompile(`^[a-zA-Z0-9._-]{0,249}$`)
+	errDatabaseURL = errors.New("OUTRIDER_DATABASE_URL cannot be parsed as a libpq URL or keyword string")
+)
+
+// Resolve fills in what derives from other values: names from the database's
+// name, the instance from the host. It reads DATABASE_URL but does not connect.
+func (c Config) Resolve() (Config, error) {
+	var errs []error
+	database, err := c.databaseName()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if c.Name == "" {
+		c.Name = database
+		if err == nil && !nameRule.MatchString(c.Name) {
+			errs = append(errs, fmt.Errorf("the name of database %q cannot name a slot: set OUTRIDER_NAME=%s", c.Name, suggestName(c.Name)))
+			c.Name = suggestName(c.Name)
+		}
+	}
+	if c.Slot == "" {
+		c.Slot = "outrider_" + c.Name
+	}
+	if c.Instance == "" {
+		c.Instance = defaultInstance()
+	}
+	return c, errors.Join(append(errs, c.Validate())...)
+}
+
+// Validate reports everything that is wrong with c, all at once.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(c.Name == "" || nameRule.MatchString(c.Name), "OUTRIDER_NAME=%q: only a-z, 0-9 and _, 54 at most; %s would do", c.Name, suggestName(c.Name))
+	bad(c.Slot == "" || slotRule.MatchString(c.Slot), "OUTRIDER_SLOT=%q: a slot is named by a-z, 0-9 and _, 63 at most", c.Slot)
+	bad(c.Publication != "", "OUTRIDER_PUBLICATION is empty; the migration makes %q", "outrider")
+	bad(c.Schema != "", "OUTRIDER_SCHEMA is empty; the migration makes %q", "outbox")
+	_, _, ok := splitTable(c.Table)
+	bad(ok, "OUTRIDER_TABLE=%q: write schema.table", c.Table)
+	bad(topicRule.MatchString(c.TopicPrefix), "OUTRIDER_TOPIC_PREFIX=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicPrefix)
+	bad(topicRule.MatchString(c.TopicDefault), "OUTRIDER_TOPIC_DEFAULT=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicDefault)
+	bad(c.MaxInFlightBytes >= 1<<20, "OUTRIDER_MAX_IN_FLIGHT_BYTES=%d: 1048576 (1 MiB, a largest row) at least", c.MaxInFlightBytes)
+	bad(c.WALSenderTimeout >= time.Second, "OUTRIDER_WAL_SENDER_TIMEOUT=%s: 1s at least", c.WALSenderTimeout)
+	bad(c.ShutdownTimeout > 0, "OUTRIDER_SHUTDOWN_TIMEOUT=%s: must be above 0", c.ShutdownTimeout)
+	return errors.Join(errs...)
+}
+
+func (c Config) columns() [fieldCount]string {
+	return [fieldCount]string{
+		c.ColumnID, c.ColumnTopic, c.ColumnKey, c.ColumnType, c.ColumnPayload, c.ColumnPayloadBytes, c.ColumnHeaders,
+	}
+}
+
+// databaseName is the database that DATABASE_URL or the PG* variables lead to.
+func (c Config) databaseName() (string, error) {
+	url, err := c.DatabaseURL.Reveal()
+	if err != nil {
+		return "", fmt.Errorf("OUTRIDER_DATABASE_URL: %w", err)
+	}
+	parsed, err := pgx.ParseConfig(url)
+	if err != nil { // pgx repeats parts of the string in its error: not for a log
+		return "", errDatabaseURL
+	}
+	if parsed.Database != "" {
+		return parsed.Database, nil
+	}
+	return parsed.User, nil // as libpq does
+}
+
+func suggestName(from string) string {
+	name := strings.Trim(notInName.ReplaceAllString(strings.ToLower(from), "_"), "_")
+	if name == "" {
+		return "app"
+	}
+	return name[:min(len(name), 54)]
+}
+
+func splitTable(table string) (schema, name string, ok bool) {
+	schema, name, ok = strings.Cut(table, ".")
+	return schema, name, ok && schema != "" && name != "" && !strings.Contains(name, ".")
+}
+
+func defaultInstance() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "relay"
+	}
+	b := make([]byte, 3)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return host + "-" + hex.EncodeToString(b)
+}

@@ -1,0 +1,223 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// What stops a relay until somebody acts, each with the way out. A test causes
+// every one of these, runs what the hint prints, and sees the relay go on.
+
+// halt makes an error for reason with its ways out.
+func halt(reason string, err error, hints ...Hint) error {
+	return &Halt{Reason: reason, Err: err, Hints: hints}
+}
+
+// SQLSTATEs that the relay tells apart (PostgreSQL documentation, appendix A).
+const (
+	stateUndefinedObject    = "42704" // slot or publication does not exist
+	stateObjectInUse        = "55006" // slot is held by another
+	stateNotInPrerequisite  = "55000" // wal_level, a lost slot, a slot being synchronized
+	stateConfigurationLimit = "53400" // max_replication_slots
+	stateNoPrivilege        = "42501"
+	stateBadPassword        = "28P01"
+	stateBadAuthorization   = "28000" // also: no pg_hba.conf entry
+	stateNoDatabase         = "3D000"
+	stateAdminShutdown      = "57P01"
+	stateCrashShutdown      = "57P02"
+	stateCannotConnectNow   = "57P03"
+	stateTooManyConnections = "53300"
+)
+
+func sqlState(err error) string {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pe.Code
+	}
+	return ""
+}
+
+// connectError sorts what a connection attempt ended with. What it does not know is retried.
+func (r *Relay) connectError(err error) error {
+	switch sqlState(err) {
+	case stateBadPassword, stateBadAuthorization:
+		return halt("authentication", fmt.Errorf("the database refuses the login: %w", err),
+			Hint{Say: "correct user and password in OUTRIDER_DATABASE_URL (or the file of OUTRIDER_DATABASE_URL_FILE, which is read again at each attempt), or the server's pg_hba.conf"})
+	case stateNoDatabase:
+		return halt("database_missing", fmt.Errorf("the database does not exist: %w", err),
+			Hint{Say: "correct the database in OUTRIDER_DATABASE_URL"})
+	case stateNoPrivilege:
+		return halt("replication_privilege", fmt.Errorf("the role may not replicate: %w", err),
+			Hint{Say: "give the role the attribute, as a superuser", SQL: "ALTER ROLE " + r.quotedUser() + " REPLICATION;"},
+			Hint{Say: "on RDS and Aurora it is a role: grant rds_replication to it"})
+	}
+	return err
+}
+
+// statementError sorts the error of a statement on the relay's own tables.
+func (r *Relay) statementError(doing string, err error) error {
+	err = fmt.Errorf("%s: %w", doing, err)
+	if sqlState(err) == stateNoPrivilege {
+		schema := pgx.Identifier{r.cfg.Schema}.Sanitize()
+		return halt("grants", err, Hint{Say: "grant the relay's role what it needs, as the owner of the tables", SQL: fmt.Sprintf(
+			"GRANT USAGE ON SCHEMA %[1]s TO %[2]s;\nGRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s.relays TO %[2]s;\nGRANT SELECT, DELETE ON %[3]s TO %[2]s;",
+			schema, r.quotedUser(), r.tableSQL())})
+	}
+	return err
+}
+
+func (r *Relay) noSchema(what string) error {
+	return &waitError{reason: "schema_missing", err: &Halt{
+		Reason: "schema_missing",
+		Err:    fmt.Errorf("%s does not exist in the database", what),
+		Hints:  []Hint{{Say: "apply the migration with a role that may create it", Shell: "outrider migrate up"}},
+	}}
+}
+
+func (r *Relay) walLevel(level string) error {
+	return halt("wal_level", fmt.Errorf("wal_level is %q; logical decoding needs \"logical\"", level),
+		Hint{Say: "set it and restart the server", SQL: "ALTER SYSTEM SET wal_level = 'logical';"})
+}
+
+func (r *Relay) slotNotOurs(s slotState) error {
+	return halt("slot_not_ours", fmt.Errorf("replication slot %q is %s", r.cfg.Slot, s.mismatch()),
+		Hint{Say: "slots are named per server: take another name for this relay", Env: "OUTRIDER_NAME=" + suggestName(s.ownDatabase+"_outbox")})
+}
+
+func (r *Relay) slotWithoutRow() error {
+	return halt("slot_without_row", fmt.Errorf("replication slot %q exists, but no relay has noted what it stands for; what lies before it may never have been published", r.cfg.Slot),
+		Hint{Say: "if nothing else uses the slot, drop it; the relay makes its own", SQL: "SELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");"},
+		Hint{Say: "if it belongs to something else, take another name", Env: "OUTRIDER_NAME=" + suggestName(r.cfg.Name+"_2")})
+}
+
+func (r *Relay) tableNotEmpty() error {
+	return halt("rows_before_slot", fmt.Errorf("%s holds rows that were committed before there was a slot; the stream does not bring them", r.cfg.Table),
+		r.resend("set the rows aside, let the relay start, and put them back: they are published then, with the same ids", false))
+}
+
+// gap says that rows may lie between what was published and where the slot stands.
+func (r *Relay) gap(reason string, err error, slotExists bool) error {
+	return halt(reason, err, r.resend("start anew and publish every row of the table again, with the same ids", slotExists))
+}
+
+// resend is the way to publish again what stands in the table, without losing a row.
+func (r *Relay) resend(say string, dropSlot bool) Hint {
+	schema, _, _ := splitTable(r.cfg.Table)
+	aside := pgx.Identifier{schema, "events_aside"}.Sanitize()
+	relays := pgx.Identifier{r.cfg.Schema, "relays"}.Sanitize()
+	const columns = "id, topic, key, type, payload, payload_bytes, headers, created_at"
+	h := Hint{Say: say, SQL: fmt.Sprintf(`BEGIN;
+LOCK TABLE %[1]s IN SHARE ROW EXCLUSIVE MODE;
+CREATE TABLE %[2]s AS SELECT %[3]s, seq FROM %[1]s;
+DELETE FROM %[1]s;
+DELETE FROM %[4]s WHERE slot = %[5]s;
+COMMIT;`, r.tableSQL(), aside, columns, relays, literal(r.cfg.Slot))}
+	if dropSlot {
+		h.SQL += "\nSELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");"
+	}
+	h.Then = fmt.Sprintf("BEGIN;\nINSERT INTO %[1]s (%[3]s) SELECT %[3]s FROM %[2]s ORDER BY seq;\nDROP TABLE %[2]s;\nCOMMIT;", r.tableSQL(), aside, columns)
+	return h
+}
+
+func (r *Relay) publicationMissing(version int) error {
+	return halt("publication_missing", fmt.Errorf("publication %q does not exist", r.cfg.Publication),
+		Hint{Say: "create it, as the owner of the table", SQL: fmt.Sprintf(
+			"CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true);",
+			pgx.Identifier{r.cfg.Publication}.Sanitize(), r.publishedTable(version))})
+}
+
+func (r *Relay) publicationLacksTable(version int) error {
+	return halt("publication_lacks_table", fmt.Errorf("publication %q does not hold %s", r.cfg.Publication, r.cfg.Table),
+		Hint{Say: "add the table, as its owner", SQL: fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s;",
+			pgx.Identifier{r.cfg.Publication}.Sanitize(), r.publishedTable(version))})
+}
+
+func (r *Relay) publicationWithoutInserts() error {
+	return halt("publication_without_inserts", fmt.Errorf("publication %q does not publish inserts", r.cfg.Publication),
+		Hint{Say: "let it publish inserts, and nothing else", SQL: fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert');",
+			pgx.Identifier{r.cfg.Publication}.Sanitize())})
+}
+
+// publicationWasAbsent: Postgres decodes a change with the catalog of its time,
+// so creating the publication again does not bring rows written without it.
+func (r *Relay) publicationWasAbsent(err error) error {
+	return r.gap("publication_was_absent", fmt.Errorf("rows were written while publication %q did not exist, and the slot cannot bring them any more: %w", r.cfg.Publication, err), true)
+}
+
+// columnsMissing: the rows in the log keep the names of their time, so what helps is to tell the relay the other name.
+func (r *Relay) columnsMissing(err *errColumns) error {
+	var hints []Hint
+	for _, column := range err.missing {
+		hints = append(hints, Hint{
+			Say: "if column " + column + " was renamed, tell the relay the new name; it then reads rows under both",
+			Env: "OUTRIDER_COLUMN_" + strings.ToUpper(column) + "=" + err.newcomer(),
+		})
+	}
+	return halt("columns_missing", err, hints...)
+}
+
+// newcomer is the first column that is not one of the relay's.
+func (e *errColumns) newcomer() string {
+	for _, c := range e.found {
+		if !nativeColumn(c) {
+			return c
+		}
+	}
+	return "<name>"
+}
+
+func nativeColumn(name string) bool {
+	for _, c := range append(nativeColumns[:], "created_at", "seq", "tx") {
+		if c == name {
+			return true
+		}
+	}
+	return false
+}
+
+// publishedTable is the table with its column list where the server knows such (15 and later).
+func (r *Relay) publishedTable(version int) string {
+	if version < 150000 {
+		return r.tableSQL()
+	}
+	return r.tableSQL() + " (" + strings.Join(nativeColumns[:], ", ") + ")"
+}
+
+func (r *Relay) tableSQL() string {
+	schema, name, _ := splitTable(r.cfg.Table)
+	return pgx.Identifier{schema, name}.Sanitize()
+}
+
+func (r *Relay) quotedUser() string {
+	url, err := r.cfg.DatabaseURL.Reveal()
+	if err != nil {
+		return "<role>"
+	}
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return "<role>"
+	}
+	return pgx.Identifier{cfg.User}.Sanitize()
+}
+
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// waitError is something that comes by itself or by somebody who does not know
+// of the relay: a server, a schema. The relay waits and says so.
+type waitError struct {
+	reason string
+	err    error
+}
+
+func (w *waitError) Error() string { return w.err.Error() }
+
+// Unwrap shows the cause, but not its class: waiting is not halting.
+func (w *waitError) Unwrap() error { return w.err }
+
+// standbyError means that another relay has the slot.
+type standbyError struct{ holder string }
+
+func (s *standbyError) Error() string { return "the slot is held by " + s.holder }

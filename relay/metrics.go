@@ -1,0 +1,89 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the relay's own; the sink brings those of its client.
+type metrics struct {
+	events  *prometheus.CounterVec
+	bytes   *prometheus.CounterVec
+	latency prometheus.Histogram
+	session prometheus.Counter
+	errors  *prometheus.CounterVec
+	notices *prometheus.CounterVec
+	skipped prometheus.Counter
+	writes  *prometheus.CounterVec
+}
+
+// newMetrics registers everything on reg. Gauges are read from r when scraped.
+func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
+	m := &metrics{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outrider_events_published_total", Help: "Rows that the sink has made durable, by topic.",
+		}, []string{"topic"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outrider_published_bytes_total", Help: "Bytes of keys and values that the sink has made durable, by topic.",
+		}, []string{"topic"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "outrider_commit_to_ack_seconds",
+			Help:    "Time from the commit on the database server to the sink's acknowledgement. Clocks of both hosts matter.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
+		}),
+		session: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "outrider_sessions_total", Help: "Replication sessions that took the slot.",
+		}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outrider_errors_total", Help: "Errors that ended a session or kept one from starting, by class.",
+		}, []string{"class"}),
+		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outrider_notices_total", Help: "Notices and warnings of the replication connection, by SQLSTATE.",
+		}, []string{"sqlstate"}),
+		skipped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "outrider_replayed_rows_skipped_total", Help: "Rows that the server sent again and that the sink already had.",
+		}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outrider_progress_writes_total", Help: "Writes of the progress row, by result.",
+		}, []string{"result"}),
+	}
+	reg.MustRegister(m.events, m.bytes, m.latency, m.session, m.errors, m.notices, m.skipped, m.writes)
+	for _, g := range r.gauges() {
+		reg.MustRegister(g)
+	}
+	return m
+}
+
+func (r *Relay) gauges() []prometheus.Collector {
+	gauge := func(name, help string, f func(Status) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return f(r.Status()) })
+	}
+	since := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return max(0, time.Since(t).Seconds())
+	}
+	gauges := []prometheus.Collector{
+		gauge("outrider_in_flight_bytes", "Bytes handed to the sink and not acknowledged, overhead included.", func(s Status) float64 { return float64(s.InFlightBytes) }),
+		gauge("outrider_in_flight_rows", "Rows handed to the sink and not acknowledged.", func(s Status) float64 { return float64(s.InFlightRows) }),
+		gauge("outrider_received_lsn", "Newest WAL position that the server has reported.", func(s Status) float64 { return float64(s.received) }),
+		gauge("outrider_confirmed_lsn", "WAL position up to which the slot was confirmed.", func(s Status) float64 { return float64(s.flushed) }),
+		gauge("outrider_replication_lag_bytes", "WAL between the newest position received and the one confirmed.", func(s Status) float64 { return float64(s.LagBytes) }),
+		gauge("outrider_replication_lag_seconds", "Age of the oldest commit that was received and is not confirmed; 0 if there is none.", func(s Status) float64 { return since(s.unconfirmed) }),
+		gauge("outrider_oldest_unpublished_seconds", "Age of the oldest commit that the sink has not acknowledged; 0 if there is none.", func(s Status) float64 { return since(s.unpublished) }),
+	}
+	for _, role := range roles {
+		gauges = append(gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "outrider_role", Help: "1 for the role that this relay has.",
+			ConstLabels: prometheus.Labels{"role": string(role)},
+		}, func() float64 {
+			if r.Status().Role == role {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return gauges
+}

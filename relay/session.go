@@ -1,0 +1,202 @@
+package relay
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/outrider-cdc/outrider/relay/internal/replication"
+)
+
+// session is one leadership: look, take the slot, begin the sink, stream. It
+// returns nil after a clean stop.
+func (r *Relay) session(ctx context.Context) error {
+	r.turn()
+	db, err := r.openDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	p := &progress{relay: r, db: db}
+	defer p.close()
+	c, err := r.standAsCandidate(ctx, db)
+	if err != nil {
+		return err
+	}
+	p.segment = LSN(c.server.segmentSize)
+	conn, err := r.dialReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	system, err := conn.IdentifySystem(ctx)
+	if err != nil {
+		return fmt.Errorf("identify system: %w", err)
+	}
+	if system.ID != c.server.systemID {
+		return errors.New("the replication connection leads to another server than the ordinary one")
+	}
+	if c.row == nil || c.row.phase == phaseCreating {
+		if err := r.makeSlot(ctx, db, conn, &c, system.Timeline); err != nil {
+			return err
+		}
+	}
+	if p.lead, err = r.takeSlot(ctx, db, conn, c.row, system); err != nil {
+		return err
+	}
+	if c.row.epoch != r.history.epoch { // another relay led since: it has sent rows that we do not know of
+		r.history = history{}
+	}
+	r.history.epoch = p.lead.epoch
+	return r.leadership(ctx, conn, p, system)
+}
+
+func (r *Relay) dialReplication(ctx context.Context) (*replication.Conn, error) {
+	url, err := r.cfg.DatabaseURL.Reveal()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := replication.Dial(ctx, replication.Config{
+		URL: url, ApplicationName: "outrider/" + r.cfg.Instance,
+		WALSenderTimeout: r.cfg.WALSenderTimeout, Logger: r.log,
+	})
+	switch {
+	case replication.IsPooler(err):
+		return nil, halt("pooler", fmt.Errorf("replication connection: %w", err),
+			Hint{Say: "OUTRIDER_DATABASE_URL leads to a pooler; give the server's own address"})
+	case errors.Is(err, replication.ErrNoTimeout):
+		return nil, halt("wal_sender_timeout", fmt.Errorf("replication connection: %w", err),
+			Hint{Say: "let the role have a timeout", SQL: "ALTER ROLE " + r.quotedUser() + " RESET wal_sender_timeout;"})
+	case err != nil:
+		return nil, r.connectError(fmt.Errorf("replication connection: %w", err))
+	}
+	return conn, nil
+}
+
+// takeSlot starts replication, from where on the slot itself is the lock, and
+// gives the advisory lock back.
+func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Conn, row *progressRow, system replication.System) (l leadership, err error) {
+	history, err := conn.TimelineHistory(ctx, system.Timeline)
+	if err != nil {
+		return l, fmt.Errorf("read timeline history: %w", err)
+	}
+	if err := conn.Start(ctx, r.cfg.Slot, r.cfg.Publication, false); err != nil {
+		if sqlState(err) == stateObjectInUse {
+			return l, &standbyError{"another relay"}
+		}
+		return l, r.streamError(fmt.Errorf("start replication: %w", err))
+	}
+	if err := db.unlock(ctx); err != nil {
+		return l, r.statementError("give back the advisory lock", err)
+	}
+	return db.lead(ctx, row, conn.BackendPID(), system.Timeline, history, conn.WALSenderTimeout())
+}
+
+// history names what positions are comparable under.
+type history struct {
+	systemID string
+	timeline int32
+	options  string
+	epoch    int64 // of the leadership
+}
+
+func (r *Relay) optionsHash() string {
+	sum := sha256.Sum256([]byte("proto 1, binary\x00" + r.cfg.Publication + "\x00" + r.cfg.Table))
+	return hex.EncodeToString(sum[:8])
+}
+
+// leadership runs from the taken slot to its end.
+func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progress, system replication.System) error {
+	r.sessions.Add(1)
+	r.metrics.session.Inc()
+	r.mu.Lock()
+	r.state.SystemID, r.state.Timeline = system.ID, system.Timeline
+	r.state.Epoch, r.state.Generation = p.lead.epoch, p.lead.generation
+	r.mu.Unlock()
+	r.setRole(RoleLeader, "", nil)
+
+	r.durable.Store(uint64(p.lead.confirmed))
+	r.settledLSN.Store(uint64(p.lead.confirmed))
+	r.rowsEnd.Store(0)
+	s := newStream(r, conn)
+	source := Source{
+		SystemID: system.ID, Timeline: system.Timeline, Slot: r.cfg.Slot,
+		Generation: p.lead.generation, Epoch: p.lead.epoch, Report: r.report,
+	}
+	s.source = []byte(source.String())
+
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	written := make(chan error, 1)
+	go func() {
+		err := p.run(writing)
+		s.fail(err)
+		written <- err
+	}()
+	err := s.begin(ctx, source)
+	if err == nil {
+		r.adopt(s, p.lead.confirmed, history{system.ID, system.Timeline, r.optionsHash(), p.lead.epoch})
+		err = s.run(ctx)
+	}
+	stop()
+	if werr := <-written; werr != nil && err == nil {
+		err = werr
+	}
+	r.unseen()
+	clean := ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled))
+	if errors.Is(err, errNotLeading) || errors.Is(err, errServerDown) {
+		return err
+	}
+	if ferr := s.farewell(p, clean); clean {
+		return ferr
+	}
+	return err
+}
+
+// adopt lets the ledger go on where it may, and start anew where it may not.
+// What the progress row says is settled holds either way: the row lies in the
+// same log, behind what it speaks of.
+func (r *Relay) adopt(s *stream, confirmed LSN, now history) {
+	if r.history == now {
+		r.ledger.restart(s.flight)
+		r.ledger.settled = max(r.ledger.settled, confirmed)
+	} else {
+		r.ledger.startAnew(s.flight, confirmed)
+	}
+	r.history = now
+	r.settledLSN.Store(uint64(r.ledger.settled))
+	r.mu.Lock()
+	r.flight = s.flight
+	r.mu.Unlock()
+}
+
+// unseen clears what only a leader knows.
+func (r *Relay) unseen() {
+	r.serverDown.Store(false)
+	r.unconfirmed.Store(0)
+}
+
+// farewell is the end of a session whose connections may still be good: nothing
+// is read any more, and what the sink has settled is noted: progress row, final
+// status, CopyDone, in this order, so that the slot is not ahead of the row. An
+// end that is not clean saves the next start some duplicates this way, and may
+// fail.
+func (s *stream) farewell(p *progress, clean bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+	defer cancel()
+	if err := p.last(ctx, clean && s.flight.empty()); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	if err := s.status(false); err != nil {
+		return fmt.Errorf("stop: final status: %w", err)
+	}
+	end, cancelEnd := context.WithTimeout(ctx, time.Second)
+	defer cancelEnd()
+	if err := s.conn.End(end); err != nil {
+		s.relay.log.Debug("replication connection did not end politely", "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package relay
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// topic is a destination after routing, with the counters that carry its name,
+// so that the row path looks up neither.
+type topic struct {
+	name          string
+	events, bytes prometheus.Counter
+}
+
+// published counts a message that is durable downstream. Any goroutine.
+func (t *topic) published(m *Message) {
+	t.events.Inc()
+	t.bytes.Add(float64(len(m.Key) + len(m.Value)))
+}
+
+// maxTopics bounds the table of known topics, should rows name ever new ones.
+const maxTopics = 10_000
+
+// routes turns the topic column into a topic. One goroutine.
+type routes struct {
+	prefix   string
+	renamed  map[string]string
+	fallback string
+	metrics  *metrics
+	known    map[string]*topic
+}
+
+func newRoutes(cfg Config, m *metrics) *routes {
+	return &routes{
+		prefix: cfg.TopicPrefix, renamed: cfg.TopicMap, fallback: cfg.TopicDefault,
+		metrics: m, known: map[string]*topic{},
+	}
+}
+
+// find returns the topic for the column's value, nil or empty where the row names none.
+func (r *routes) find(column []byte) *topic {
+	if t, ok := r.known[string(column)]; ok { // no allocation: the compiler knows this form
+		return t
+	}
+	name := string(column)
+	if name == "" {
+		name = r.fallback
+	}
+	if to, ok := r.renamed[name]; ok {
+		name = to
+	}
+	name = r.prefix + name
+	if len(r.known) >= maxTopics {
+		clear(r.known)
+	}
+	t := &topic{
+		name:   name,
+		events: r.metrics.events.WithLabelValues(name),
+		bytes:  r.metrics.bytes.WithLabelValues(name),
+	}
+	r.known[string(column)] = t
+	return t
+}
