@@ -1,6 +1,11 @@
-// Package pgoutput decodes the messages of PostgreSQL's pgoutput plugin,
-// protocol version 1. It does no I/O, never panics on malformed input, and
-// allocates only for Relation messages; decoded bytes alias the input.
+// Package pgoutput decodes the messages of PostgreSQL's pgoutput plugin in
+// protocol version 1 (PostgreSQL documentation, "Logical Replication Message
+// Formats"). It does no I/O, never panics on any bytes, and allocates nothing
+// for a row: decoded bytes alias the input.
+//
+// It does not keep relations, and it does not know the inner forms of streamed
+// and two-phase transactions, which protocol 1 never sends; it recognises their
+// kinds.
 package pgoutput
 
 import (
@@ -8,54 +13,147 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
-// ErrMalformed is wrapped by every decoding error.
+// ErrMalformed is wrapped by every error of this package.
 var ErrMalformed = errors.New("malformed pgoutput message")
 
-// Kind is the first byte of a message.
+// Kind is the first byte of a message; the Parse functions take what follows.
 type Kind byte
 
-// The kinds the relay acts upon; all others are skipped by their first byte.
+// All kinds of protocols 1 to 4.
 const (
-	Begin    Kind = 'B'
-	Commit   Kind = 'C'
-	Relation Kind = 'R'
-	Insert   Kind = 'I'
+	Begin            Kind = 'B'
+	Commit           Kind = 'C'
+	Origin           Kind = 'O'
+	Relation         Kind = 'R'
+	Type             Kind = 'Y'
+	Insert           Kind = 'I'
+	Update           Kind = 'U'
+	Delete           Kind = 'D'
+	Truncate         Kind = 'T'
+	Message          Kind = 'M'
+	StreamStart      Kind = 'S'
+	StreamStop       Kind = 'E'
+	StreamCommit     Kind = 'c'
+	StreamAbort      Kind = 'A'
+	BeginPrepare     Kind = 'b'
+	Prepare          Kind = 'P'
+	CommitPrepared   Kind = 'K'
+	RollbackPrepared Kind = 'r'
+	StreamPrepare    Kind = 'p'
 )
+
+// Known reports whether protocol 1 has the kind. A streamed or two-phase kind
+// under protocol 1 means that the server does not do what it was asked.
+func (k Kind) Known() bool { return strings.IndexByte("BCORYIUDTM", byte(k)) >= 0 }
+
+// String is the letter, quoted.
+func (k Kind) String() string { return fmt.Sprintf("%q", byte(k)) }
 
 // BeginMessage opens a transaction.
 type BeginMessage struct {
-	FinalLSN   uint64
+	FinalLSN   uint64 // where its commit record starts
 	CommitTime time.Time
 	XID        uint32
 }
 
-// CommitMessage closes a transaction. EndLSN is what the slot may be moved to.
+// CommitMessage closes a transaction.
 type CommitMessage struct {
-	CommitLSN, EndLSN uint64
+	CommitLSN  uint64 // where the commit record starts, as in Begin
+	EndLSN     uint64 // where it ends: what a slot may be confirmed to
+	CommitTime time.Time
 }
 
-// RelationMessage names a table and its columns.
+// RelationMessage describes a table. It comes before the first row of the table
+// on a connection, and again whenever the server's cache of it was invalidated.
 type RelationMessage struct {
 	ID            uint32
 	Schema, Table string
 	Columns       []RelationColumn
 }
 
+// RelationColumn is a column as the rows that follow carry it.
 type RelationColumn struct {
 	Name    string
 	TypeOID uint32
-	Key     bool
+	Key     bool // part of the replica identity
 }
 
-func (k Kind) Known() bool { return bytes.IndexByte([]byte("BCORYIUDTM"), byte(k)) >= 0 }
-
-// Column is one value of a tuple. Data aliases the decoded buffer.
+// Column is one value of a row.
 type Column struct {
-	Format byte // 'n' null, 'u' unchanged toast, 't' text, 'b' binary
-	Data   []byte
+	Format byte   // 'n' null, 'u' unchanged TOAST value, 't' text, 'b' binary
+	Data   []byte // aliases the input; nil for 'n' and 'u'
+}
+
+// LogicalMessage is what pg_logical_emit_message wrote.
+type LogicalMessage struct {
+	Transactional bool
+	LSN           uint64
+	Prefix        []byte // aliases the input
+	Content       []byte // aliases the input
+}
+
+// ParseBegin decodes the body of a Begin message.
+func ParseBegin(body []byte) (BeginMessage, error) {
+	r := reader{src: body}
+	m := BeginMessage{FinalLSN: r.u64(), CommitTime: r.time(), XID: r.u32()}
+	return m, r.end(Begin)
+}
+
+// ParseCommit decodes the body of a Commit message.
+func ParseCommit(body []byte) (CommitMessage, error) {
+	r := reader{src: body}
+	r.u8() // flags, unused
+	m := CommitMessage{CommitLSN: r.u64(), EndLSN: r.u64(), CommitTime: r.time()}
+	return m, r.end(Commit)
+}
+
+// ParseRelation decodes the body of a Relation message.
+func ParseRelation(body []byte) (RelationMessage, error) {
+	r := reader{src: body}
+	m := RelationMessage{ID: r.u32(), Schema: r.str(), Table: r.str()}
+	r.u8()                                     // replica identity
+	for n := r.u16(); n > 0 && !r.short; n-- { // grows as bytes are there, not as they are announced
+		flags := r.u8()
+		c := RelationColumn{Key: flags&1 == 1, Name: r.str(), TypeOID: r.u32()}
+		r.u32() // type modifier
+		m.Columns = append(m.Columns, c)
+	}
+	return m, r.end(Relation)
+}
+
+// ParseInsert decodes the body of an Insert message, appending its columns to cols.
+func ParseInsert(body []byte, cols []Column) (relation uint32, _ []Column, _ error) {
+	r := reader{src: body}
+	relation = r.u32()
+	if tuple := r.u8(); tuple != 'N' && !r.short {
+		return 0, nil, fmt.Errorf("%w: tuple kind %q in an insert", ErrMalformed, tuple)
+	}
+	for n := r.u16(); n > 0 && !r.short; n-- {
+		c := Column{Format: r.u8()}
+		switch c.Format {
+		case 'n', 'u':
+		case 't', 'b':
+			c.Data = r.take(int(int32(r.u32())))
+		default:
+			if !r.short {
+				return 0, nil, fmt.Errorf("%w: column format %q", ErrMalformed, c.Format)
+			}
+		}
+		cols = append(cols, c)
+	}
+	return relation, cols, r.end(Insert)
+}
+
+// ParseMessage decodes the body of a Message message.
+func ParseMessage(body []byte) (LogicalMessage, error) {
+	r := reader{src: body}
+	m := LogicalMessage{Transactional: r.u8()&1 == 1, LSN: r.u64(), Prefix: r.bytesUntilNUL()}
+	m.Content = r.take(int(int32(r.u32())))
+	return m, r.end(Message)
 }
 
 // reader consumes src; after the first short read every method returns zero values.
@@ -102,72 +200,31 @@ func (r *reader) u64() uint64 {
 	return 0
 }
 
-func (r *reader) str() string {
+// epoch is 2000-01-01 in microseconds since 1970.
+const epoch = 946_684_800 * 1_000_000
+
+func (r *reader) time() time.Time { return time.UnixMicro(int64(r.u64()) + epoch) }
+
+func (r *reader) bytesUntilNUL() []byte {
 	i := bytes.IndexByte(r.src, 0)
 	if i < 0 {
 		r.short, r.src = true, nil
-		return ""
+		return nil
 	}
-	s := string(r.src[:i])
-	r.src = r.src[i+1:]
-	return s
+	b := r.take(i)
+	r.u8()
+	return b
 }
 
-func (r *reader) err(kind Kind) error {
-	if r.short {
-		return fmt.Errorf("%w: short %c", ErrMalformed, kind)
+func (r *reader) str() string { return string(r.bytesUntilNUL()) }
+
+// end fails if bytes were missing or are left over.
+func (r *reader) end(kind Kind) error {
+	switch {
+	case r.short:
+		return fmt.Errorf("%w: kind %s ends early", ErrMalformed, kind)
+	case len(r.src) > 0:
+		return fmt.Errorf("%w: kind %s has %d bytes too many", ErrMalformed, kind, len(r.src))
 	}
 	return nil
-}
-
-const y2k = 946684800 * 1_000_000
-
-// ParseBegin decodes the body of a Begin message.
-func ParseBegin(body []byte) (BeginMessage, error) {
-	r := reader{src: body}
-	m := BeginMessage{FinalLSN: r.u64(), CommitTime: time.UnixMicro(int64(r.u64()) + y2k), XID: r.u32()}
-	return m, r.err(Begin)
-}
-
-// ParseCommit decodes the body of a Commit message.
-func ParseCommit(body []byte) (CommitMessage, error) {
-	r := reader{src: body}
-	r.u8()
-	m := CommitMessage{CommitLSN: r.u64(), EndLSN: r.u64()}
-	return m, r.err(Commit)
-}
-
-// ParseRelation decodes the body of a Relation message.
-func ParseRelation(body []byte) (RelationMessage, error) {
-	r := reader{src: body}
-	m := RelationMessage{ID: r.u32(), Schema: r.str(), Table: r.str()}
-	r.u8()
-	for n := r.u16(); n > 0 && !r.short; n-- {
-		k := r.u8()
-		c := RelationColumn{Name: r.str(), Key: k&1 == 1, TypeOID: r.u32()}
-		m.Columns = append(m.Columns, c)
-		r.u32()
-	}
-	return m, r.err(Relation)
-}
-
-// ParseInsert decodes the body of an Insert message, appending to cols.
-func ParseInsert(body []byte, cols []Column) (relation uint32, _ []Column, _ error) {
-	r := reader{src: body}
-	relation = r.u32()
-	if k := r.u8(); k != 'N' {
-		return 0, nil, fmt.Errorf("%w: tuple kind %q", ErrMalformed, k)
-	}
-	for n := r.u16(); n > 0 && !r.short; n-- {
-		c := Column{Format: r.u8()}
-		switch c.Format {
-		case 'n', 'u':
-		case 't', 'b':
-			c.Data = r.take(int(int32(r.u32())))
-		default:
-			return 0, nil, fmt.Errorf("%w: column format %q", ErrMalformed, c.Format)
-		}
-		cols = append(cols, c)
-	}
-	return relation, cols, r.err(Insert)
 }

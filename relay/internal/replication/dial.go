@@ -1,0 +1,168 @@
+package replication
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// Config says where to and how.
+type Config struct {
+	URL              string        // libpq URL or keyword string, TLS modes and several hosts included
+	ApplicationName  string        // shown in pg_stat_replication
+	WALSenderTimeout time.Duration // asked of the server for this session
+	Dial             pgconn.DialFunc
+	Logger           *slog.Logger // notices before replication starts
+}
+
+// Conn is a connection in replication mode.
+type Conn struct {
+	pg      *pgconn.PgConn
+	socket  net.Conn      // below TLS nothing else: reads and writes of the protocol
+	reader  *bufio.Reader // takes over what pgconn has not read
+	pid     uint32
+	version int
+	timeout time.Duration
+
+	frames frames
+	liveness
+}
+
+var (
+	// ErrNoTimeout is returned by Dial if the session's wal_sender_timeout is 0:
+	// then a server never lets go of a slot whose holder vanished.
+	ErrNoTimeout = errors.New("wal_sender_timeout is 0 for this session")
+	errSlotName  = errors.New("a slot is named by a-z, 0-9 and _, 63 at most")
+)
+
+// bufferSize is what one read from the socket may bring.
+const bufferSize = 256 << 10
+
+// sessionSettings fix how values look, and lift limits that would end slot
+// creation, which may have to wait long for other transactions.
+var sessionSettings = map[string]string{
+	"datestyle": "ISO", "intervalstyle": "postgres", "timezone": "UTC", "extra_float_digits": "3",
+	"bytea_output": "hex", "client_encoding": "UTF8", "lock_timeout": "0", "statement_timeout": "0",
+}
+
+// Dial connects. A refusal comes as *pgconn.PgError; see also [IsPooler] and [ErrNoTimeout].
+func Dial(ctx context.Context, cfg Config) (*Conn, error) {
+	c := &Conn{}
+	parsed, err := pgconn.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, errors.New("the address cannot be parsed") // the error of pgx repeats parts of it
+	}
+	maps.Copy(parsed.RuntimeParams, sessionSettings)
+	parsed.RuntimeParams["replication"] = "database"
+	parsed.RuntimeParams["application_name"] = cfg.ApplicationName
+	// As an option of the command line: a walsender reads its timeout before it would read a SET.
+	parsed.RuntimeParams["options"] = fmt.Sprintf("-c wal_sender_timeout=%d", cfg.WALSenderTimeout.Milliseconds())
+	if cfg.Dial != nil {
+		parsed.DialFunc = cfg.Dial
+	}
+	parsed.DialFunc = watched(parsed.DialFunc, cfg.WALSenderTimeout)
+	if cfg.Logger != nil {
+		parsed.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+			cfg.Logger.Warn("notice from the replication connection", "sqlstate", n.Code, "notice", n.Message)
+		}
+	}
+	// pgconn must not read past the answer to START_REPLICATION: what follows is ours.
+	parsed.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		c.reader = bufio.NewReaderSize(r, bufferSize)
+		return pgproto3.NewFrontend(&oneMessage{src: c.reader}, w)
+	}
+	if c.pg, err = pgconn.ConnectConfig(ctx, parsed); err != nil {
+		return nil, err
+	}
+	if err := c.learn(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// learn asks for what the caller must know of the session. BackendKeyData will
+// not do for the pid: behind a pooler it is the pooler's.
+func (c *Conn) learn(ctx context.Context) error {
+	pid, err := c.value(ctx, "SELECT pg_catalog.pg_backend_pid()")
+	if err != nil {
+		return err
+	}
+	version, err := c.value(ctx, "SHOW server_version_num")
+	if err != nil {
+		return err
+	}
+	timeout, err := c.value(ctx, "SHOW wal_sender_timeout")
+	if err != nil {
+		return err
+	}
+	p, err := strconv.ParseUint(pid, 10, 32)
+	if err != nil {
+		return fmt.Errorf("backend pid: %w", err)
+	}
+	c.pid = uint32(p)
+	if c.version, err = strconv.Atoi(version); err != nil {
+		return fmt.Errorf("server version: %w", err)
+	}
+	if c.timeout, err = parseTimeout(timeout); err != nil {
+		return err
+	}
+	if c.timeout == 0 {
+		return ErrNoTimeout
+	}
+	return nil
+}
+
+var timeoutForm = regexp.MustCompile(`^(\d+)(ms|s|min|h|d|)$`)
+
+// parseTimeout reads a time as SHOW prints it; without a unit it is milliseconds.
+func parseTimeout(s string) (time.Duration, error) {
+	m := timeoutForm.FindStringSubmatch(s)
+	if m == nil {
+		return 0, fmt.Errorf("wal_sender_timeout %q is no time", s)
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		return 0, fmt.Errorf("wal_sender_timeout: %w", err)
+	}
+	unit := map[string]time.Duration{"": time.Millisecond, "ms": time.Millisecond, "s": time.Second, "min": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
+	return time.Duration(n) * unit[m[2]], nil
+}
+
+// IsPooler reports whether err is how a pooler refuses a replication
+// connection or its startup options. PgBouncer and others answer 08P01
+// (protocol_violation) where Postgres never does.
+func IsPooler(err error) bool {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pe.Code == "08P01"
+}
+
+// BackendPID is the pid of our walsender.
+func (c *Conn) BackendPID() uint32 { return c.pid }
+
+// ServerVersion is server_version_num, such as 150004.
+func (c *Conn) ServerVersion() int { return c.version }
+
+// WALSenderTimeout is wal_sender_timeout as the server has it for this session.
+func (c *Conn) WALSenderTimeout() time.Duration { return c.timeout }
+
+// Close closes without ceremony; see End for the polite way.
+func (c *Conn) Close() {
+	if c.pg == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = c.pg.Close(ctx)
+}
