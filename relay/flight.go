@@ -34,7 +34,8 @@ func (f *flight) took(m *Message) {
 // landed gives back what m took. Any goroutine.
 func (f *flight) landed(m *Message, err error) {
 	if err != nil {
-		f.failure.CompareAndSwap(nil, &err)
+		failed := err // a copy: taking err's own address would cost every settle an allocation
+		f.failure.CompareAndSwap(nil, &failed)
 	} else {
 		m.topic.published(m)
 		f.latency(m.CommittedAt)

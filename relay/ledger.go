@@ -210,8 +210,7 @@ func (l *ledger) advance() LSN {
 		l.recycle(e)
 		n++
 	}
-	clear(l.entries[:n])
-	l.entries = l.entries[n:]
+	l.entries = dropHead(l.entries, n)
 	if l.size > l.sweepAt {
 		l.sweep()
 	}
@@ -229,11 +228,23 @@ func (l *ledger) done(e *entry) bool {
 	}
 	if n > 1 {
 		e.parts[n-1].from = e.parts[0].from
-		e.parts = e.parts[n-1:]
+		e.parts = dropHead(e.parts, n-1)
 		l.size -= n - 1
 		n = 1
 	}
 	return e.closed && n == len(e.parts)
+}
+
+// dropHead removes the first n elements. A short rest moves to the front, which
+// keeps the room for what comes; moving a long one each time would be quadratic.
+func dropHead[T any](s []T, n int) []T {
+	if rest := len(s) - n; n > 0 && rest <= 64 {
+		copy(s, s[n:])
+		clear(s[rest:])
+		return s[:rest]
+	}
+	clear(s[:n])
+	return s[n:]
 }
 
 // close turns a part whose rows are all settled into a mere range.

@@ -27,6 +27,7 @@ type stream struct {
 	tables     map[uint32]table
 	cols       []pgoutput.Column // reused for every row
 	names      map[string]string // header names seen
+	nameOf     func([]byte) string
 	commitLSN  LSN
 	committed  time.Time
 	commitText []byte
@@ -45,13 +46,15 @@ type table struct {
 }
 
 func newStream(r *Relay, conn *replication.Conn) *stream {
-	return &stream{
+	s := &stream{
 		relay: r, conn: conn, ledger: r.ledger,
 		flight: newFlight(r.cfg.MaxInFlightBytes, func(committed time.Time) {
 			r.metrics.latency.Observe(max(0, time.Since(committed).Seconds()))
 		}),
 		tables: map[uint32]table{}, names: map[string]string{},
 	}
+	s.nameOf = s.intern // once: a method value is an allocation
+	return s
 }
 
 // turnEvery is how many frames are handled between two turns of the wheel that
@@ -193,7 +196,7 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 		s.relay.metrics.skipped.Inc()
 		return nil
 	}
-	m, err := row.message(s.commitText, s.intern)
+	m, err := row.message(s.commitText, s.nameOf)
 	if err != nil {
 		return s.poison(err, Position{s.commitLSN, ordinal})
 	}
