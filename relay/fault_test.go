@@ -78,7 +78,7 @@ func TestKilledWalsenderRepeatsNothing(t *testing.T) {
 	w := newWorld(t, 15)
 	r := w.start(w.config(), &memory{})
 	r.awaitRole(relay.RoleLeader, "")
-	const rounds = 10
+	const rounds = 5
 	for i := range rounds {
 		w.exec(`INSERT INTO outbox.events (topic, key, payload) SELECT 't', 'k', to_json(i) FROM generate_series($1::int, $2::int) i`, 100*i+1, 100*i+100)
 		before := r.Status().Sessions

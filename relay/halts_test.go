@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/internal/secret"
 	"github.com/outrider-cdc/outrider/relay"
@@ -47,7 +49,7 @@ func loseSlot(sql string) func(*world, *running) {
 		r.awaitValues("1")
 		r.stop()
 		w.exec(`INSERT INTO outbox.events (topic, payload) VALUES ('t', '2')`)
-		w.exec(sql)
+		w.execScript(sql)
 	}
 }
 
@@ -261,13 +263,25 @@ func (w *world) setEnv(line string, cfg *relay.Config) {
 	}
 }
 
-// execScript runs statements one by one, as psql does.
+// execScript runs statements one by one, as psql does. A slot may be held for a
+// moment by the relay that tries again: whoever is told 55006 tries again too.
 func (w *world) execScript(sql string) {
 	w.t.Helper()
 	for _, statement := range strings.Split(sql, ";\n") {
-		if statement = strings.TrimSpace(statement); statement != "" {
-			w.exec(strings.TrimSuffix(statement, ";"))
+		statement = strings.TrimSuffix(strings.TrimSpace(statement), ";")
+		if statement == "" {
+			continue
 		}
+		await(w.t, func() error {
+			_, err := w.db.Exec(w.t.Context(), statement)
+			if pe, ok := errors.AsType[*pgconn.PgError](err); ok && pe.Code == "55006" {
+				return err
+			}
+			if err != nil {
+				w.t.Fatalf("%s: %v", statement, err)
+			}
+			return nil
+		})
 	}
 }
 

@@ -37,6 +37,9 @@ func (c *Conn) IdentifySystem(ctx context.Context) (System, error) {
 // TimelineHistory returns the history file of a timeline: from which timelines
 // it descends and where it left them. The first timeline has none ("").
 func (c *Conn) TimelineHistory(ctx context.Context, timeline int32) (string, error) {
+	if timeline <= 1 { // no file: asking would put an ERROR into the server's log
+		return "", nil
+	}
 	h, err := pglogrepl.TimelineHistory(ctx, c.pg, timeline)
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && pe.Code == "58P01" { // undefined_file
 		return "", nil

@@ -1,0 +1,50 @@
+# Every target works from a fresh clone with Go alone. See CONTRIBUTING.md.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Tools are pinned here and built by the Go toolchain; nothing is installed.
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod))
+MODULES := $(patsubst go.mod,.,$(MODULES))
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/outrider
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/outrider .
+
+.PHONY: test
+test: ## Test all modules, with -race and with every server that is there (ARGS='-run X' ./relay)
+	@.ci/test $(ARGS)
+
+.PHONY: lint
+lint: ## Lint all modules, formatting included
+	@for module in $(MODULES); do \
+		echo "lint $$module"; \
+		(cd $$module && $(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./... && go mod tidy -diff) || exit 1; \
+	done
+
+.PHONY: format
+format: ## Format all modules
+	@for module in $(MODULES); do (cd $$module && $(GOLANGCI_LINT) fmt --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+.PHONY: generate
+generate: ## Write the generated documentation
+	@go run . config --output markdown > docs/.configuration.md && mv docs/.configuration.md docs/configuration.md
+
+.PHONY: demo
+demo: ## Show it: orders in Postgres, events on Kafka, crashes in between (HOLD=1 stays up)
+	@cd examples && HOLD=$(HOLD) go run ./demo
+
+.PHONY: bench
+bench: ## Measure against a raw reader and a bare producer on this machine
+	@go run ./internal/bench
+
+.PHONY: servers
+servers: ## Fetch the servers that tests use into the cache, for work without a network
+	@go run ./internal/servers

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/outrider-cdc/outrider/internal/harness"
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
+)
+
+// migrateLine runs the command with an environment and nothing else of the process.
+func migrateLine(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs strings.Builder
+	code = run(t.Context(), process{environ: environ, stdout: &out, stderr: &errs}, append([]string{"migrate"}, args...))
+	return code, out.String(), errs.String()
+}
+
+func TestMigrateCommand(t *testing.T) {
+	server := postgres.Start(t, 0)
+	environ := []string{"OUTRIDER_DATABASE_URL=" + server.URL(), "OUTRIDER_SCHEMA=events_out"}
+	for _, step := range []struct {
+		args           []string
+		code           int
+		stdout, stderr string // parts
+	}{
+		{[]string{"status"}, 1, "001_schema           owner        missing\n", "outrider migrate up"},
+		{[]string{"up", "--only", "owner"}, 0, "applied 003_events\n", ""},
+		{[]string{"status"}, 1, "005_publication      publication  missing\n", "not up to date"},
+		{[]string{"up"}, 0, "applied 005_publication\n", ""},
+		{[]string{"up"}, 0, "up to date\n", ""},
+		{[]string{"status"}, 0, "005_publication      publication  applied (recorded 2", ""},
+		{[]string{"status", "--schema", "outbox"}, 1, "001_schema           owner        missing\n", ""},
+		{[]string{"up", "--roles", "app=nobody there"}, 1, "", `role "nobody there" does not exist`},
+		{[]string{"up", "--roles", "writer=x"}, 78, "", "write app=NAME or relay=NAME"},
+		{[]string{"up", "--only", "grants"}, 78, "", "write owner, publication or roles"},
+		{[]string{"up", "--schema", "a;b"}, 78, "", `schema name "a;b"`},
+		{[]string{"up", "more"}, 78, "", "more"},
+		{[]string{"upp"}, 78, "", `unknown command "upp"`},
+	} {
+		code, stdout, stderr := migrateLine(t, environ, step.args...)
+		if code != step.code || !strings.Contains(stdout, step.stdout) || !strings.Contains(stderr, step.stderr) {
+			t.Errorf("migrate %q: exit code %d, want %d\nstdout, want %q:\n%s\nstderr, want %q:\n%s",
+				step.args, code, step.code, step.stdout, stdout, step.stderr, stderr)
+		}
+	}
+}
+
+// TestMigratePrint needs no server: the SQL is for other tools.
+func TestMigratePrint(t *testing.T) {
+	code, stdout, stderr := migrateLine(t, nil, "print", "--schema", "s1", "--publication", "p1", "--roles", "app=a,relay=r", "--roles", "app=b")
+	if code != 0 || stderr != "" {
+		t.Fatalf("exit code %d, stderr %q", code, stderr)
+	}
+	for _, part := range []string{"BEGIN;", `CREATE TABLE IF NOT EXISTS "s1".events`, `CREATE PUBLICATION "p1"`, `TO "a";`, `TO "b";`, `TO "r";`, "COMMIT;"} {
+		if !strings.Contains(stdout, part) {
+			t.Errorf("lacks %q", part)
+		}
+	}
+	if strings.Contains(stdout, `"outbox"`) {
+		t.Error("the default schema is left")
+	}
+}
+
+// TestMigratePrintIsForPsql goes the way of a user: print | psql, then status.
+func TestMigratePrintIsForPsql(t *testing.T) {
+	psql, err := exec.LookPath("psql")
+	if err != nil {
+		harness.Missing(t, fmt.Errorf("%w (apt-get install postgresql-client)", err))
+	}
+	server := postgres.Start(t, 0)
+	environ := []string{"OUTRIDER_DATABASE_URL=" + server.URL()}
+	_, script, _ := migrateLine(t, environ, "print")
+	cmd := exec.CommandContext(t.Context(), psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", server.URL())
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("psql: %v\n%s", err, out)
+	}
+	if code, stdout, stderr := migrateLine(t, environ, "status"); code != 0 {
+		t.Errorf("status after psql: exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// TestMigrateKeepsThePasswordToItself: not even a URL that cannot be parsed is repeated.
+func TestMigrateKeepsThePasswordToItself(t *testing.T) {
+	for _, url := range []string{"postgres://u:hunter2@127.0.0.1:1/d?connect_timeout=1", "postgres://u:hunter2@[bad/d", "user=u password=hunter2 port=x"} {
+		code, stdout, stderr := migrateLine(t, []string{"OUTRIDER_DATABASE_URL=" + url}, "up")
+		if code == 0 || stderr == "" || strings.Contains(stdout+stderr, "hunter2") {
+			t.Errorf("exit code %d, output %q", code, stdout+stderr)
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Latency is from the commit's time on the server, which the transaction gets
+// just before its WAL is flushed, until the row is in the hands of whoever
+// waits for it: the raw reader, or a consumer of the topic. For the bare
+// producer it is from the call of Produce. All clocks are this machine's.
+
+// latencyRows is how many events a repetition has, and how many of them do not
+// count.
+func (o *options) latencyRows() (rows, skip int) {
+	return o.rate * (warmUp + o.seconds), o.rate * warmUp
+}
+
+// latencies measures all legs in turns.
+func (b *bench) latencies(ctx context.Context) error {
+	for n := range b.options.repeat {
+		run := fmt.Sprintf("latency-%d", n+1)
+		for _, l := range b.legs() {
+			if l.sink == sinkStdout {
+				continue
+			}
+			measured, err := b.latency(ctx, l, run)
+			if err != nil {
+				return fmt.Errorf("latency, %s: %w", l.name, err)
+			}
+			b.say("%-9s %-18s p50 %.2f ms, p99 %.2f ms, max %.1f ms at %.0f/s", run, l.name, measured.P50, measured.P99, measured.Max, measured.Rate)
+			b.results.addLatency(l.name, measured)
+		}
+	}
+	return nil
+}
+
+// steady is a latency at the rate that was really reached.
+type steady struct {
+	latency
+	Rate float64 `json:"events_per_second"`
+}
+
+func (b *bench) latency(ctx context.Context, l leg, run string) (steady, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	switch {
+	case l.relay:
+		return b.relayLatency(ctx, l.sink, run)
+	case l.sink != "":
+		return b.producerLatency(ctx, l.sink, run)
+	default:
+		return b.rawLatency(ctx, run)
+	}
+}
+
+// rawLatency is from commit to raw reader.
+func (b *bench) rawLatency(ctx context.Context, run string) (s steady, err error) {
+	slot := slotName(run, "raw")
+	if err := b.db.makeSlot(ctx, slot); err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, b.db.leave(context.WithoutCancel(ctx), slot)) }()
+	rows, skip := b.options.latencyRows()
+	w, err := b.startWorker(ctx, job{Role: roleRaw, URL: b.db.url(), Slot: slot, Rows: rows, Skip: skip, Timed: true})
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	return b.writeFor(ctx, w)
+}
+
+// relayLatency is from commit to consumer.
+func (b *bench) relayLatency(ctx context.Context, sink, run string) (s steady, err error) {
+	slot, prefix := slotName(run, sink), run+"."
+	if err := b.db.makeSlot(ctx, slot); err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, b.db.leave(context.WithoutCancel(ctx), slot)) }()
+	if err := b.db.enroll(ctx, slot); err != nil {
+		return s, err
+	}
+	br, err := b.brokerFor(ctx, sink, prefix+tableTopic)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, br.close()) }()
+	r, err := b.startRelay(relaySettings{binary: b.binary, slot: slot, sink: sink, broker: br, prefix: prefix})
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if _, err := b.db.walsender(ctx, slot, r.ended); err != nil {
+		return s, err
+	}
+	w, err := b.consumer(ctx, br)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	if s, err = b.writeFor(ctx, w); err != nil {
+		return s, errors.Join(err, r.ended())
+	}
+	return s, nil
+}
+
+// producerLatency is from a bare producer to the consumer.
+func (b *bench) producerLatency(ctx context.Context, sink, run string) (s steady, err error) {
+	br, err := b.brokerFor(ctx, sink, run+".bare")
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, br.close()) }()
+	consumer, err := b.consumer(ctx, br)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, consumer.close()) }()
+	rows, _ := b.options.latencyRows()
+	producer, err := b.startWorker(ctx, job{Role: roleProducer, Brokers: br.addresses, Topic: br.topic, Rows: rows, Rate: b.options.rate})
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, producer.close()) }()
+	start := time.Now()
+	if err := producer.begin(); err != nil {
+		return s, err
+	}
+	if err := producer.finished(ctx); err != nil {
+		return s, err
+	}
+	s.Rate = float64(rows) / time.Since(start).Seconds()
+	return s, s.take(ctx, consumer)
+}
+
+// consumer starts a consumer of the broker's topic.
+func (b *bench) consumer(ctx context.Context, br *broker) (*worker, error) {
+	rows, skip := b.options.latencyRows()
+	return b.startWorker(ctx, job{Role: roleConsumer, Brokers: br.addresses, Topic: br.topic, Rows: rows, Skip: skip})
+}
+
+// writeFor commits rows at the rate, and asks w when they came.
+func (b *bench) writeFor(ctx context.Context, w *worker) (s steady, err error) {
+	if s.Rate, err = b.write(ctx, w.rows, b.options.rate); err != nil {
+		return s, err
+	}
+	return s, s.take(ctx, w)
+}
+
+func (s *steady) take(ctx context.Context, w *worker) error {
+	r, err := w.result(ctx)
+	if err != nil {
+		return err
+	}
+	if r.Latency == nil {
+		return errors.New("no samples")
+	}
+	s.latency = *r.Latency
+	return nil
+}

@@ -1,0 +1,158 @@
+// Package migrations holds the SQL of the outbox: schema, table, publication
+// and grants, as files that are split by the privilege that they need.
+//
+// It promises that each file can be applied again without harm, drops nothing,
+// and names every object with its schema; that a released file never changes;
+// and that the SQL is the same for Postgres 14 to 18, which chooses for itself
+// where versions differ. [Script] is the whole of it for any tool that runs
+// SQL, such as psql or another migration tool, or for a test:
+//
+//	sql, err := migrations.Script(migrations.Names{})
+//	_, err = db.ExecContext(ctx, sql) // with a driver that takes several statements
+//
+// It does not connect to a database, and it does not make the replication slot:
+// the relay does, because only the relay knows what lies before it.
+//
+// Everything in double quotes in a file is a name that can be chosen: "outbox"
+// the schema, "outrider" the publication, "app" and "relay" roles. The files are
+// valid SQL as they stand.
+package migrations
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Files holds the SQL files, with the default names.
+//
+//go:embed *.up.sql
+var Files embed.FS
+
+// Privilege says who can apply a migration.
+type Privilege string
+
+// Privileges of migrations.
+const (
+	Owner       Privilege = "owner"       // CREATE on the database, or the owner of the schema
+	Publication Privilege = "publication" // the owner of the table, with CREATE on the database
+	AppRole     Privilege = "app role"    // the owner of the tables; applied once for each role that writes events
+	RelayRole   Privilege = "relay role"  // the owner of the tables; applied once for each role of a relay
+)
+
+// Migration is one file.
+type Migration struct {
+	Version   int
+	Name      string
+	Privilege Privilege
+	sql       string
+}
+
+// ForRole reports whether the migration grants to a role: such are applied for
+// the roles that are named, and not recorded.
+func (m Migration) ForRole() bool { return m.Privilege == AppRole || m.Privilege == RelayRole }
+
+// String is the name of the file without its ending.
+func (m Migration) String() string { return fmt.Sprintf("%03d_%s", m.Version, m.Name) }
+
+// Checksum is the SHA-256, in hex, of the file before names are put in, however its lines end.
+func (m Migration) Checksum() string {
+	sum := sha256.Sum256([]byte(m.sql))
+	return hex.EncodeToString(sum[:])
+}
+
+// Names are the names that may differ from the default. A zero name is the default.
+type Names struct {
+	Schema      string // "outbox"
+	Publication string // "outrider"
+}
+
+// Default names.
+const (
+	DefaultSchema      = "outbox"
+	DefaultPublication = "outrider"
+)
+
+// name is what needs no quotes anywhere, so that it can stand in literals too;
+// 63 bytes are what Postgres keeps of a name.
+var name = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+
+// Normalize puts in the defaults. The error tells a name that is not made of
+// a-z, 0-9 and _, is longer than 63 bytes, or is reserved by Postgres.
+func (n Names) Normalize() (Names, error) {
+	if n.Schema == "" {
+		n.Schema = DefaultSchema
+	}
+	if n.Publication == "" {
+		n.Publication = DefaultPublication
+	}
+	for _, given := range [][2]string{{"schema", n.Schema}, {"publication", n.Publication}} {
+		if !name.MatchString(given[1]) {
+			return n, fmt.Errorf("%s name %q: must match %s", given[0], given[1], name)
+		}
+	}
+	if strings.HasPrefix(n.Schema, "pg_") || n.Schema == "information_schema" {
+		return n, fmt.Errorf("schema name %q is reserved by Postgres", n.Schema)
+	}
+	return n, nil
+}
+
+// Role is an existing role that is to be granted what it needs.
+type Role struct {
+	Privilege Privilege // AppRole or RelayRole
+	Name      string    // as Postgres shows it; any characters
+}
+
+func (r Role) valid() error {
+	if r.Privilege != AppRole && r.Privilege != RelayRole {
+		return fmt.Errorf("%q is not a kind of role", r.Privilege)
+	}
+	if r.Name == "" || len(r.Name) > 63 || strings.ContainsRune(r.Name, 0) {
+		return fmt.Errorf("%s %q: a name has 1 to 63 bytes and no NUL", r.Privilege, r.Name)
+	}
+	return nil
+}
+
+// All returns the migrations in the order in which they are applied. It panics
+// if the files were embedded in a form that is not ours.
+func All() []Migration {
+	entries, err := Files.ReadDir(".")
+	if err != nil {
+		panic("migrations: " + err.Error())
+	}
+	all := make([]Migration, 0, len(entries))
+	for _, e := range entries {
+		text, err := Files.ReadFile(e.Name())
+		if err != nil {
+			panic("migrations: " + err.Error())
+		}
+		m, err := parse(e.Name(), strings.ReplaceAll(string(text), "\r\n", "\n"))
+		if err != nil {
+			panic("migrations: " + err.Error())
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// privilegeLine is how each file begins.
+const privilegeLine = "-- privilege: "
+
+func parse(file, text string) (Migration, error) {
+	number, rest, _ := strings.Cut(strings.TrimSuffix(file, ".up.sql"), "_")
+	version, err := strconv.Atoi(number)
+	if err != nil || rest == "" {
+		return Migration{}, fmt.Errorf("%s: want NNN_name.up.sql", file)
+	}
+	first, _, _ := strings.Cut(text, "\n")
+	m := Migration{Version: version, Name: rest, Privilege: Privilege(strings.TrimPrefix(first, privilegeLine)), sql: text}
+	switch m.Privilege {
+	case Owner, Publication, AppRole, RelayRole:
+		return m, nil
+	}
+	return m, fmt.Errorf("%s: its first line names no privilege", file)
+}

@@ -1,0 +1,103 @@
+package migrations_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/outrider-cdc/outrider/outbox/migrations"
+)
+
+func TestFilesAreInOrder(t *testing.T) {
+	all := migrations.All()
+	if len(all) == 0 {
+		t.Fatal("no migrations")
+	}
+	for i, m := range all {
+		if m.Version != i+1 {
+			t.Errorf("%s is number %d", m, i+1)
+		}
+		if len(m.Checksum()) != 64 {
+			t.Errorf("%s: checksum %q", m, m.Checksum())
+		}
+	}
+}
+
+// quoted finds identifiers in double quotes.
+var quoted = regexp.MustCompile(`"([a-z_.]+)"`)
+
+// TestQuotedNamesAreReplaceable: what is in double quotes in a file is replaced,
+// so nothing else may be, beside JSON in an example and the regular expression
+// of reserved headers.
+func TestQuotedNamesAreReplaceable(t *testing.T) {
+	known := map[string]bool{"outbox": true, "outrider": true, "app": true, "relay": true, "name": true, "value": true}
+	for _, m := range migrations.All() {
+		text, err := migrations.Files.ReadFile(m.String() + ".up.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range quoted.FindAllStringSubmatch(string(text), -1) {
+			if !known[match[1]] {
+				t.Errorf("%s: %q", m, match[0])
+			}
+		}
+	}
+}
+
+func TestRenderPutsNamesIn(t *testing.T) {
+	names := migrations.Names{Schema: "s1", Publication: "p1"}
+	for _, m := range migrations.All() {
+		var text string
+		var err error
+		if m.ForRole() {
+			text, err = m.RenderRole(names, migrations.Role{Privilege: m.Privilege, Name: `we"ird`})
+		} else {
+			text, err = m.Render(names)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, left := range []string{`"outbox"`, `"outrider"`, `"app"`, `"relay"`, "outbox.events", "outbox.relays"} {
+			if strings.Contains(text, left) {
+				t.Errorf("%s: %s is left", m, left)
+			}
+		}
+		if m.ForRole() && !strings.Contains(text, `TO "we""ird"`) {
+			t.Errorf("%s grants to nobody", m)
+		}
+	}
+}
+
+// destructive are statements that a migration never holds, at the start of a line or of a branch.
+var destructive = regexp.MustCompile(`(?im)^\s*(DROP|TRUNCATE|DELETE|UPDATE|REVOKE)\b`)
+
+func TestNothingIsDropped(t *testing.T) {
+	script, err := migrations.Script(migrations.Names{}, []migrations.Role{
+		{Privilege: migrations.AppRole, Name: "a"}, {Privilege: migrations.RelayRole, Name: "r"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := destructive.FindString(script); found != "" {
+		t.Errorf("the script says %q", found)
+	}
+}
+
+func TestNamesAreChecked(t *testing.T) {
+	for _, bad := range []string{"Outbox", "a-b", `a"b`, "a'b", "a;b", "1a", " ", "pg_x", "information_schema", strings.Repeat("a", 64)} {
+		if _, err := migrations.Script(migrations.Names{Schema: bad}, nil); err == nil {
+			t.Errorf("schema %q was taken", bad)
+		}
+		if strings.HasPrefix(bad, "pg_") || bad == "information_schema" {
+			continue
+		}
+		if _, err := migrations.Script(migrations.Names{Publication: bad}, nil); err == nil {
+			t.Errorf("publication %q was taken", bad)
+		}
+	}
+	for _, bad := range []migrations.Role{{Privilege: migrations.AppRole}, {Privilege: migrations.RelayRole, Name: "a\x00"}} {
+		if _, err := migrations.Script(migrations.Names{}, []migrations.Role{bad}); err == nil {
+			t.Errorf("role %+v was taken", bad)
+		}
+	}
+}

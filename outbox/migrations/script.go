@@ -1,0 +1,120 @@
+package migrations
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// SearchPath is set for the transaction in which a migration runs. Everything
+// of ours is named with its schema; this keeps what somebody put before
+// pg_catalog out of the definitions.
+const SearchPath = "SET LOCAL search_path = pg_catalog, pg_temp;"
+
+// Render returns the SQL of m under these names. For a migration of a role that
+// is named default "app" or "relay", use [Migration.RenderRole].
+func (m Migration) Render(n Names) (string, error) {
+	n, err := n.Normalize()
+	if err != nil {
+		return "", err
+	}
+	if m.ForRole() {
+		return "", fmt.Errorf("%s is for a role", m)
+	}
+	return n.replacer().Replace(m.sql), nil
+}
+
+// RenderRole returns the SQL of m, which must be of r's privilege, for that role.
+func (m Migration) RenderRole(n Names, r Role) (string, error) {
+	n, err := n.Normalize()
+	if err != nil {
+		return "", err
+	}
+	if err := r.valid(); err != nil {
+		return "", err
+	}
+	if m.Privilege != r.Privilege {
+		return "", fmt.Errorf("%s is not for %s %q", m, r.Privilege, r.Name)
+	}
+	// Role names stand where only an identifier can, so quotes are doubled and that is all.
+	quoted := `"` + strings.ReplaceAll(r.Name, `"`, `""`) + `"`
+	return n.replacer(`"app"`, quoted, `"relay"`, quoted).Replace(m.sql), nil
+}
+
+func (n Names) replacer(more ...string) *strings.Replacer {
+	return strings.NewReplacer(append(more,
+		`"`+DefaultSchema+`"`, `"`+n.Schema+`"`,
+		`"`+DefaultPublication+`"`, `"`+n.Publication+`"`)...)
+}
+
+// Record is the statement that notes m as applied.
+func (m Migration) Record(n Names) (string, error) {
+	n, err := n.Normalize()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf(`INSERT INTO "%s".schema_version (version, name, checksum) VALUES (%d, '%s', '%s') ON CONFLICT (version) DO NOTHING;`,
+		n.Schema, m.Version, m.Name, m.Checksum()), nil
+}
+
+// Script is all migrations, and the grants of the given roles, as one
+// transaction of plain SQL. With privileges given it holds those migrations
+// only. It can be applied again at any time.
+func Script(n Names, roles []Role, only ...Privilege) (string, error) {
+	var b strings.Builder
+	b.WriteString("-- Outbox of Outrider, for Postgres 14 to 18. One transaction; it may be run again.\n" +
+		"-- The server needs wal_level = logical. Roles must exist. The replication slot is made by the relay.\n\n" +
+		"BEGIN;\n" + SearchPath + "\n")
+	written := 0
+	for _, m := range All() {
+		if !wanted(m.Privilege, only) {
+			continue
+		}
+		texts, err := m.texts(n, roles)
+		if err != nil {
+			return "", err
+		}
+		for _, text := range texts {
+			fmt.Fprintf(&b, "\n-- %s\n%s", m, text)
+			written++
+		}
+	}
+	if written == 0 {
+		return "", errors.New("nothing to print: no migration has that privilege, or no role was named")
+	}
+	b.WriteString("\nCOMMIT;\n")
+	return b.String(), nil
+}
+
+// texts is m once, with its record, or once for each of its roles.
+func (m Migration) texts(n Names, roles []Role) ([]string, error) {
+	var texts []string
+	if !m.ForRole() {
+		text, err := m.Render(n)
+		if err != nil {
+			return nil, err
+		}
+		record, err := m.Record(n)
+		return append(texts, text+"\n"+record+"\n"), err
+	}
+	for _, r := range roles {
+		if r.Privilege != m.Privilege {
+			continue
+		}
+		text, err := m.RenderRole(n, r)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, text)
+	}
+	return texts, nil
+}
+
+func wanted(p Privilege, only []Privilege) bool {
+	for _, o := range only {
+		if p == o {
+			return true
+		}
+	}
+	return len(only) == 0
+}

@@ -1,0 +1,191 @@
+package kafka
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outrider-cdc/outrider/relay"
+)
+
+// classifier sorts errors into the classes of package relay. It knows what its hints need.
+type classifier struct {
+	brokers     []string
+	user        string // of SASL
+	certificate bool   // the client shows one
+}
+
+// classify sorts err, which ended a produce (of topic) or a request ("").
+//
+// What a promise brings is what franz-go gave up on, so whether Kafka calls the
+// code retriable says nothing here: the question is only whether the message is
+// bad, the setup is, or neither. Neither is the answer for whatever is not
+// listed: then a new session sends everything again, which is always safe.
+// Authorization is never poison, although it fails single messages.
+func (c classifier) classify(topic string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*relay.Halt](err); ok {
+		return err
+	}
+	code, ok := errors.AsType[*kerr.Error](err)
+	if !ok {
+		return c.classifyConnection(err)
+	}
+	switch code {
+	case kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp,
+		kerr.InvalidTopicException, kerr.UnsupportedForMessageFormat:
+		return fmt.Errorf("%w: %w", relay.ErrPoison, err)
+	case kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed:
+		return c.authorizationHalt(code, topic, err)
+	case kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState, kerr.SecurityDisabled:
+		return authenticationHalt(code, err)
+	}
+	return settingsHalt(code, err)
+}
+
+// classifyConnection sorts errors that no broker sent.
+func (c classifier) classifyConnection(err error) error {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return tlsHalt(err, relay.Hint{Say: "the listener does not speak TLS: name its TLS port, or connect without", Env: envPrefix + "TLS=false"})
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return tlsHalt(err, relay.Hint{Say: "name the host as in the brokers' certificates", Env: envPrefix + "TLS_SERVER_NAME=<name>"})
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return tlsHalt(err, relay.Hint{Say: "trust the authority that signed the brokers' certificates; the file is read at each connect", Env: envPrefix + "TLS_CA_FILE=<path>"})
+	}
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		return tlsHalt(err, relay.Hint{
+			Say: "the brokers refuse the handshake; if they ask for a client certificate, show one they trust",
+			Env: envPrefix + "TLS_CERT_FILE=<path>\n" + envPrefix + "TLS_KEY_FILE=<path>",
+		})
+	}
+	return err
+}
+
+func tlsHalt(err error, hint relay.Hint) error {
+	return &relay.Halt{Reason: "kafka_tls", Err: err, Hints: []relay.Hint{hint}}
+}
+
+func authenticationHalt(code *kerr.Error, err error) error {
+	h := &relay.Halt{Reason: "kafka_authentication", Err: fmt.Errorf("kafka refuses the login: %w", err)}
+	if code == kerr.SaslAuthenticationFailed {
+		h.Hints = []relay.Hint{{
+			Say: "correct user and password; a password file is read again at each connect",
+			Env: envPrefix + "SASL_USERNAME=<user>\n" + envPrefix + "SASL_PASSWORD_FILE=<path>",
+		}}
+	} else {
+		h.Hints = []relay.Hint{{
+			Say: "take a mechanism that the listener has, or a listener that has the mechanism",
+			Env: envPrefix + "SASL_MECHANISM=scram-sha-512",
+		}}
+	}
+	return h
+}
+
+func (c classifier) authorizationHalt(code *kerr.Error, topic string, err error) error {
+	h := &relay.Halt{Reason: "kafka_authorization", Err: err}
+	switch code {
+	case kerr.TopicAuthorizationFailed:
+		if topic == "" {
+			topic = "*"
+		}
+		h.Err = fmt.Errorf("topic %q: %w", topic, err)
+		h.Hints = []relay.Hint{{
+			Say:   "allow the relay to write to the topic",
+			Shell: c.acl("--operation Write --operation Describe --operation DescribeConfigs --topic " + shellQuote(topic)),
+		}}
+	case kerr.TransactionalIDAuthorizationFailed:
+		h.Hints = []relay.Hint{{
+			Say:   "allow the relay its transactional id",
+			Shell: c.acl("--operation Write --operation Describe --transactional-id outrider. --resource-pattern-type prefixed"),
+		}}
+	default:
+		h.Hints = []relay.Hint{{
+			Say:   "allow the relay to write idempotently, which brokers before Kafka 3.0 want granted on the cluster",
+			Shell: c.acl("--operation IdempotentWrite --cluster"),
+		}}
+	}
+	return h
+}
+
+// settingsHalt sorts what only another configuration, here or at the brokers,
+// can mend. Anything else it returns as it is.
+func settingsHalt(code *kerr.Error, err error) error {
+	hint := relay.Hint{}
+	reason := "kafka_settings"
+	switch code {
+	case kerr.UnsupportedCompressionType:
+		hint = relay.Hint{Say: "take a compression that the brokers know", Env: envPrefix + "COMPRESSION=none"}
+	case kerr.UnsupportedVersion:
+		reason = "kafka_version"
+		hint = relay.Hint{Say: "upgrade the brokers: Kafka 2.1 or later is needed"}
+	case kerr.PolicyViolation:
+		reason = "kafka_policy"
+		hint = relay.Hint{Say: "a policy of the brokers forbids it; their log names the policy"}
+	case kerr.InvalidRequiredAcks:
+		hint = relay.Hint{Say: "the brokers must accept acks=all"}
+	case kerr.InvalidTransactionTimeout:
+		hint = relay.Hint{Say: "raise transaction.max.timeout.ms of the brokers"}
+	default:
+		return err
+	}
+	return &relay.Halt{Reason: reason, Err: err, Hints: []relay.Hint{hint}}
+}
+
+// acl is a command that grants what to the relay.
+func (c classifier) acl(what string) string {
+	principal := "User:" + c.user
+	switch {
+	case c.user != "":
+	case c.certificate:
+		principal = "User:<distinguished name of the certificate>"
+	default:
+		principal = "User:ANONYMOUS" // Kafka's name for whoever did not log in
+	}
+	return fmt.Sprintf("kafka-acls.sh --bootstrap-server %s --add --allow-principal %s %s",
+		strings.Join(c.brokers, ","), shellQuote(principal), what)
+}
+
+// createHint is the command that makes a missing topic.
+func (c classifier) createHint(topic string) string {
+	return fmt.Sprintf("create it: kafka-topics.sh --bootstrap-server %s --create --topic %s; or set %sCREATE_TOPICS=true",
+		strings.Join(c.brokers, ","), shellQuote(topic), envPrefix)
+}
+
+// unreachableHint says what asking the brokers ended with.
+func (c classifier) unreachableHint(err error) string {
+	hint := fmt.Sprintf("brokers %s do not answer: %v", strings.Join(c.brokers, ","), err)
+	if _, ok := errors.AsType[*kgo.ErrFirstReadEOF](err); ok {
+		hint += "; if they are up, the listener may want TLS or SASL, or not want it: see " + envPrefix + "TLS and " + envPrefix + "SASL_MECHANISM"
+	}
+	return hint
+}
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// poisonError says which row cannot be published, and why. It is made once for
+// each record of a refused batch, hence no formatting until it is read.
+type poisonError struct {
+	row   string
+	topic string
+	cause error
+}
+
+func (e *poisonError) Error() string {
+	return fmt.Sprintf("row %s cannot be published to topic %q: %v", e.row, e.topic, e.cause)
+}
+
+// Unwrap gives the class and the cause.
+func (e *poisonError) Unwrap() []error { return []error{relay.ErrPoison, e.cause} }
+
+func newPoison(m *relay.Message, cause error) error {
+	return &poisonError{row: string(m.ID), topic: m.Topic, cause: cause}
+}

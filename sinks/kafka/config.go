@@ -1,0 +1,148 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outrider-cdc/outrider/internal/secret"
+)
+
+// envPrefix is how the variables of Config are called where they are told to an operator.
+const envPrefix = "OUTRIDER_KAFKA_"
+
+// Config says which brokers and how. Names are relative to a prefix that the
+// composition root gives.
+type Config struct {
+	Brokers            []string      `env:"BROKERS" doc:"Brokers to start from, host:port, separated by commas. Required with the kafka sink."`
+	TLS                bool          `env:"TLS" envDefault:"false" doc:"Connect with TLS."`
+	TLSCAFile          string        `env:"TLS_CA_FILE" doc:"PEM file with the authorities to trust instead of the system's. Read again at each connect."`
+	TLSCertFile        string        `env:"TLS_CERT_FILE" doc:"PEM file with the client's certificate. Read again at each connect."`
+	TLSKeyFile         string        `env:"TLS_KEY_FILE" doc:"PEM file with the key of the client's certificate. Read again at each connect."`
+	TLSServerName      string        `env:"TLS_SERVER_NAME" doc:"Name to expect in the brokers' certificates. Default: the host connected to."`
+	SASLMechanism      string        `env:"SASL_MECHANISM" doc:"plain, scram-sha-256 or scram-sha-512. Default: no SASL."`
+	SASLUsername       string        `env:"SASL_USERNAME" doc:"User for SASL."`
+	SASLPassword       secret.Text   `env:"SASL_PASSWORD" doc:"Password for SASL. The file of SASL_PASSWORD_FILE is read again at each connect."`
+	SASLAllowPlaintext bool          `env:"SASL_ALLOW_PLAINTEXT" envDefault:"false" doc:"Allow the plain mechanism without TLS, which sends the password in clear."`
+	Compression        string        `env:"COMPRESSION" envDefault:"lz4" doc:"Compression of batches: none, gzip, snappy, lz4 or zstd."`
+	Linger             time.Duration `env:"LINGER" envDefault:"0s" doc:"How long a batch waits for more. 0 still batches whatever comes while the broker is busy."`
+	CreateTopics       bool          `env:"CREATE_TOPICS" envDefault:"false" doc:"Create topics that are missing. Otherwise their messages wait until somebody does."`
+	CreatePartitions   int32         `env:"CREATE_PARTITIONS" envDefault:"-1" doc:"Partitions of a created topic; -1 is the brokers' default."`
+	CreateReplication  int16         `env:"CREATE_REPLICATION" envDefault:"-1" doc:"Replication factor of a created topic; -1 is the brokers' default."`
+}
+
+const (
+	mechanismPlain    = "plain"
+	mechanismSCRAM256 = "scram-sha-256"
+	mechanismSCRAM512 = "scram-sha-512"
+)
+
+// Validate returns everything that is wrong with c, joined; nil if nothing is.
+// It reads no file and asks no broker.
+func (c Config) Validate() error {
+	var errs []error
+	wrong := func(name, format string, args ...any) {
+		errs = append(errs, fmt.Errorf(envPrefix+name+": "+format, args...))
+	}
+	if len(c.Brokers) == 0 {
+		wrong("BROKERS", "is required")
+	}
+	for _, b := range c.Brokers {
+		if err := checkAddress(b); err != nil {
+			wrong("BROKERS", "%w", err)
+		}
+	}
+	if _, ok := codec(c.Compression); !ok {
+		wrong("COMPRESSION", "%q is none of none, gzip, snappy, lz4, zstd", c.Compression)
+	}
+	if c.Linger < 0 || c.Linger > time.Minute {
+		wrong("LINGER", "%s is not between 0s and 1m", c.Linger)
+	}
+	if c.CreatePartitions == 0 || c.CreatePartitions < -1 {
+		wrong("CREATE_PARTITIONS", "%d is neither -1 nor a number of partitions", c.CreatePartitions)
+	}
+	if c.CreateReplication == 0 || c.CreateReplication < -1 {
+		wrong("CREATE_REPLICATION", "%d is neither -1 nor a replication factor", c.CreateReplication)
+	}
+	c.validateTLS(wrong)
+	c.validateSASL(wrong)
+	return errors.Join(errs...)
+}
+
+func (c Config) validateTLS(wrong func(name, format string, args ...any)) {
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		wrong("TLS_CERT_FILE", "a certificate and its key go together: set TLS_KEY_FILE as well, or neither")
+	}
+	if c.TLS {
+		return
+	}
+	for name, value := range map[string]string{
+		"TLS_CA_FILE": c.TLSCAFile, "TLS_CERT_FILE": c.TLSCertFile,
+		"TLS_KEY_FILE": c.TLSKeyFile, "TLS_SERVER_NAME": c.TLSServerName,
+	} {
+		if value != "" {
+			wrong(name, "is set, but %sTLS is not true", envPrefix)
+		}
+	}
+}
+
+func (c Config) validateSASL(wrong func(name, format string, args ...any)) {
+	if c.SASLMechanism == "" {
+		if c.SASLUsername != "" || c.SASLPassword.IsSet() {
+			wrong("SASL_MECHANISM", "is required with a user or a password")
+		}
+		return
+	}
+	if !slices.Contains([]string{mechanismPlain, mechanismSCRAM256, mechanismSCRAM512}, c.SASLMechanism) {
+		wrong("SASL_MECHANISM", "%q is none of plain, scram-sha-256, scram-sha-512", c.SASLMechanism)
+	}
+	if c.SASLUsername == "" {
+		wrong("SASL_USERNAME", "is required with SASL_MECHANISM")
+	}
+	if !c.SASLPassword.IsSet() {
+		wrong("SASL_PASSWORD", "is required with SASL_MECHANISM")
+	}
+	if c.SASLMechanism == mechanismPlain && !c.TLS && !c.SASLAllowPlaintext {
+		wrong("SASL_MECHANISM", "plain without TLS sends the password in clear: set %[1]sTLS=true, or %[1]sSASL_ALLOW_PLAINTEXT=true where the network is trusted", envPrefix)
+	}
+}
+
+func checkAddress(address string) error {
+	switch {
+	case address == "":
+		return errors.New("has an empty entry")
+	case strings.Contains(address, "://"):
+		return fmt.Errorf("%q: give host:port, without a scheme", address)
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port: %w", address, err)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("%q: %q is not a port", address, port)
+	}
+	return nil
+}
+
+// codec returns the compression called name.
+func codec(name string) (kgo.CompressionCodec, bool) {
+	switch name {
+	case "none":
+		return kgo.NoCompression(), true
+	case "gzip":
+		return kgo.GzipCompression(), true
+	case "snappy":
+		return kgo.SnappyCompression(), true
+	case "lz4":
+		return kgo.Lz4Compression(), true
+	case "zstd":
+		return kgo.ZstdCompression(), true
+	}
+	return kgo.CompressionCodec{}, false
+}

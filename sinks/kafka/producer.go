@@ -1,0 +1,222 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outrider-cdc/outrider/relay"
+)
+
+// producer is one franz-go client and what is known of the topics behind it.
+// After a failure it is not used for another leadership: a new one has no
+// half-sent sequence, no stale topic id and no stale batch size.
+type producer struct {
+	sink    *Sink
+	client  *kgo.Client
+	admin   *kadm.Client
+	promise func(*kgo.Record, error)
+
+	source atomic.Pointer[relay.Source]
+	failed atomic.Bool // something settled with an error
+	ending atomic.Bool // Begin waits for what is left
+
+	mu     sync.Mutex
+	topics map[string]*topic
+	closed bool
+	last   *topic // of the last Publish
+
+	wake    chan struct{} // tells the scout of a topic it does not know
+	stop    context.CancelFunc
+	scouted chan struct{} // closed when the scout has ended
+}
+
+var (
+	errStopped    = errors.New("the lease is over")
+	errClosed     = errors.New("the kafka sink is closed")
+	errNotBegun   = errors.New("the kafka sink has not begun")
+	errOutgrown   = errors.New("the record is larger than the client's batches")
+	errSuperseded = errors.New("the leadership ended before the message was sent")
+)
+
+// open starts a client and its scout. It asks no broker.
+func (s *Sink) open(source *relay.Source) (*producer, error) {
+	ctx, stop := context.WithCancel(context.Background())
+	p := &producer{
+		sink: s, topics: make(map[string]*topic), stop: stop,
+		wake: make(chan struct{}, 1), scouted: make(chan struct{}),
+	}
+	p.promise = p.promised
+	p.source.Store(source)
+	client, err := s.newClient(p)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	p.client, p.admin = client, kadm.NewClient(client)
+	go func() {
+		defer close(p.scouted)
+		(&scout{producer: p}).run(ctx)
+	}()
+	return p, nil
+}
+
+// close ends the client. What is unsettled settles with an error; the caller waits for that.
+func (p *producer) close() {
+	p.mu.Lock()
+	closed := p.closed
+	p.closed = true
+	p.mu.Unlock()
+	if closed {
+		return
+	}
+	p.stop()
+	p.client.Close() // before waiting for the scout, who may be asking it something
+	<-p.scouted
+	for _, t := range p.known() {
+		p.abandon(t.close(), errClosed)
+	}
+	p.sink.conditions.clearAll()
+}
+
+// abandon settles messages that franz-go never got.
+func (p *producer) abandon(queue []*relay.Message, err error) {
+	for _, m := range queue {
+		p.sink.settle(m, err)
+	}
+}
+
+func (p *producer) leased() bool {
+	lease := p.source.Load().Lease
+	return lease == nil || lease()
+}
+
+// publish takes m. The sink's one publishing goroutine calls it.
+func (p *producer) publish(m *relay.Message) {
+	t := p.last
+	if t == nil || t.name != m.Topic {
+		if err := checkName(m.Topic); err != nil {
+			p.failed.Store(true)
+			p.sink.settle(m, newPoison(m, err))
+			return
+		}
+		if t = p.topic(m.Topic); t == nil {
+			p.sink.settle(m, errClosed)
+			return
+		}
+		p.last = t
+	}
+	if !t.direct.Load() {
+		queued, first := t.enqueue(m)
+		if first {
+			p.poke()
+		}
+		if queued {
+			return
+		}
+	}
+	p.send(t, m)
+}
+
+// topic returns the topic of that name, a new one if there is none, nil when p is closed.
+func (p *producer) topic(name string) *topic {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.topics[name]
+	if t == nil && !p.closed {
+		t = &topic{name: name}
+		p.topics[name] = t
+	}
+	return t
+}
+
+func (p *producer) known() []*topic {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*topic, 0, len(p.topics))
+	for _, t := range p.topics {
+		all = append(all, t)
+	}
+	return all
+}
+
+func (p *producer) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send gives m to franz-go, unless it is certain to be refused. One goroutine a topic.
+func (p *producer) send(t *topic, m *relay.Message) {
+	if err := t.refuse.Load(); err != nil {
+		p.sink.settle(m, *err)
+		return
+	}
+	l := t.limits.Load()
+	if l == nil { // closed before it was known
+		p.sink.settle(m, errClosed)
+		return
+	}
+	r := p.sink.newRecord()
+	r.fill(m, t, l.timestamp(m.CommittedAt, time.Now()))
+	if err := p.preflight(t, l, r); err != nil {
+		p.sink.release(r)
+		p.failed.Store(true)
+		t.stop(&followsError{err})
+		p.sink.settle(m, err)
+		return
+	}
+	t.sent.Add(1)
+	// Not the caller's context: a record's context that ends fails every
+	// buffered record of its partition.
+	p.client.TryProduce(context.Background(), &r.kafka, p.promise)
+}
+
+// preflight returns with what r.message settles if r needs no sending to know it.
+func (p *producer) preflight(t *topic, l *limits, r *record) error {
+	size, cause := l.check(r)
+	if cause != nil {
+		return newPoison(r.message, cause)
+	}
+	if told := t.batchBytes.Load(); told != 0 && size > int(told) {
+		// The topic takes more than when this client met it. The next one knows.
+		return fmt.Errorf("publish to topic %q: %w", t.name, errOutgrown)
+	}
+	return nil
+}
+
+// promised is told by franz-go what became of a record: one call at a time, in
+// order within a partition.
+func (p *producer) promised(k *kgo.Record, err error) {
+	r := k.Context.(*record) //nolint:errcheck // fill put it there
+	t, m := r.topic, r.message
+	err = p.verdict(r, err)
+	p.sink.release(r)
+	t.settled.Add(1)
+	p.sink.settle(m, err)
+}
+
+// batchBytes tells franz-go how large a batch of the topic may get. It asks
+// once, when it meets the topic, whose limits are known by then.
+func (p *producer) batchBytes(name string) int32 {
+	p.mu.Lock()
+	t := p.topics[name]
+	p.mu.Unlock()
+	if t == nil {
+		return defaultMaxBytes
+	}
+	l := t.limits.Load()
+	if l == nil {
+		return defaultMaxBytes
+	}
+	bytes := int32(l.maxBytes) //nolint:gosec // at most maxRequestBytes
+	t.batchBytes.Store(bytes)
+	return bytes
+}

@@ -1,0 +1,269 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// scout looks up topics beside the row's way: those that messages wait for,
+// those whose records stopped coming back, and every few minutes all of them.
+// One goroutine.
+type scout struct {
+	producer  *producer
+	refreshed time.Time
+	again     bool // look soon: a topic was just created
+}
+
+const (
+	lookEvery   = time.Second
+	lookTimeout = 5 * time.Second
+	refreshAge  = 5 * time.Minute
+	// stuckLooks is for how many looks nothing of a topic came back before it is asked about.
+	stuckLooks = 3
+	// goneLooks is how often in a row a topic must be missing before its
+	// records are given up: one broker alone may not know it yet.
+	goneLooks = 3
+)
+
+// watch is what the scout remembers of a topic.
+type watch struct {
+	settled int64 // at the last look
+	still   int   // looks without change while records are out
+	missing int   // looks in a row that did not find it
+}
+
+func (s *scout) run(ctx context.Context) {
+	s.refreshed = time.Now()
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.producer.wake:
+		case <-ticker.C:
+			s.tally()
+		}
+		for look := true; look && ctx.Err() == nil; look = s.again {
+			s.again = false
+			s.look(ctx)
+		}
+	}
+}
+
+// tally notes which topics' records do not come back.
+func (s *scout) tally() {
+	for _, t := range s.producer.known() {
+		settled := t.settled.Load()
+		if settled == t.sent.Load() || settled != t.watch.settled {
+			t.watch.still = 0
+		} else {
+			t.watch.still++
+		}
+		t.watch.settled = settled
+	}
+}
+
+// wanted are the topics to ask about now.
+func (s *scout) wanted() map[string]*topic {
+	refresh := time.Since(s.refreshed) > refreshAge
+	if refresh {
+		s.refreshed = time.Now()
+	}
+	topics := make(map[string]*topic)
+	for _, t := range s.producer.known() {
+		switch {
+		case !t.direct.Load():
+			if t.waiting() {
+				topics[t.name] = t
+			} else {
+				s.found(t)
+			}
+		case t.watch.still >= stuckLooks:
+			topics[t.name] = t
+		default:
+			s.found(t)
+			if refresh {
+				topics[t.name] = t
+			}
+		}
+	}
+	return topics
+}
+
+func (s *scout) look(ctx context.Context) {
+	p := s.producer
+	topics := s.wanted()
+	if len(topics) == 0 {
+		// Nothing waits for the brokers, so whether they answer concerns nobody.
+		p.sink.conditions.clear(reasonUnreachable, "")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	names := make([]string, 0, len(topics))
+	for name := range topics {
+		names = append(names, name)
+	}
+	metadata, err := p.admin.Metadata(ctx, names...)
+	if err != nil {
+		s.unanswered(ctx, topics, err)
+		return
+	}
+	p.sink.conditions.clear(reasonUnreachable, "")
+	var existing []string
+	for name, detail := range metadata.Topics {
+		if detail.Err == nil && len(detail.Partitions) > 0 {
+			existing = append(existing, name)
+		}
+	}
+	settings, err := s.settings(ctx, existing)
+	if err != nil {
+		s.unanswered(ctx, topics, err)
+		return
+	}
+	for name, t := range topics {
+		s.learn(ctx, t, metadata.Topics[name], settings[name])
+	}
+}
+
+// unanswered deals with a look that brought nothing.
+func (s *scout) unanswered(ctx context.Context, topics map[string]*topic, err error) {
+	p := s.producer
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
+	err = p.sink.explain.classify("", err)
+	if isHalt(err) {
+		for _, t := range topics {
+			s.refuse(t, err)
+		}
+		return
+	}
+	p.sink.conditions.set(reasonUnreachable, "", p.sink.explain.unreachableHint(err))
+}
+
+// learn takes in what the brokers say of t.
+func (s *scout) learn(ctx context.Context, t *topic, detail kadm.TopicDetail, settings map[string]string) {
+	p := s.producer
+	switch {
+	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
+		s.missing(ctx, t)
+	case detail.Err != nil:
+		if err := p.sink.explain.classify(t.name, detail.Err); isHalt(err) || isPoison(err) {
+			s.refuse(t, err)
+		}
+		// Anything else passes, such as a topic without leaders: the next look sees.
+	case len(detail.Partitions) > 0:
+		s.found(t)
+		s.open(t, newLimits(len(detail.Partitions), settings))
+	}
+}
+
+// open lets the messages of t go, in the order they came, and all later ones past the queue.
+func (s *scout) open(t *topic, l *limits) {
+	p := s.producer
+	old := t.limits.Swap(l)
+	if old == nil {
+		t.partitions.Store(int32(l.partitions)) //nolint:gosec // Kafka counts partitions in 32 bits
+	}
+	switch {
+	case old == nil && l.unexplained:
+		p.sink.opts.Logger.Warn("topic settings cannot be read, taking kafka's defaults", "topic", t.name)
+	case old != nil && old.partitions < l.partitions:
+		p.sink.opts.Logger.Warn("topic has more partitions than before, keys move to others and lose their order across the change",
+			"topic", t.name, "before", old.partitions, "after", l.partitions)
+	}
+	for !t.direct.Load() {
+		for _, m := range t.take(true) {
+			p.send(t, m)
+		}
+	}
+}
+
+// refuse settles what waits for t, and what comes for it until the next Begin.
+func (s *scout) refuse(t *topic, err error) {
+	p := s.producer
+	p.failed.Store(true)
+	if isHalt(err) {
+		t.stop(err)
+	} else {
+		t.stop(&followsError{err})
+	}
+	for !t.direct.Load() {
+		for _, m := range t.take(true) {
+			p.sink.settle(m, p.sink.explain.settled(m, err))
+		}
+	}
+}
+
+// missing reports t, and creates it if that is wanted.
+func (s *scout) missing(ctx context.Context, t *topic) {
+	p, cfg := s.producer, s.producer.sink.cfg
+	t.watch.missing++
+	hint := p.sink.explain.createHint(t.name)
+	if cfg.CreateTopics {
+		_, err := p.admin.CreateTopic(ctx, cfg.CreatePartitions, cfg.CreateReplication, nil, t.name)
+		if err == nil {
+			p.sink.opts.Logger.Info("created topic", "topic", t.name)
+			s.again = true
+			return
+		}
+		if errors.Is(err, kerr.TopicAlreadyExists) {
+			return // the broker that was asked does not know it yet
+		}
+		hint = "creating it ended with: " + err.Error() + "; " + hint
+	}
+	p.sink.conditions.set(reasonTopicMissing, t.name, hint)
+	// A leadership that ended must not wait for ever for a topic that was
+	// deleted under its records. Their requests name it by its id, so they
+	// cannot land in one that is made later under the same name.
+	if p.ending.Load() && t.watch.missing >= goneLooks && t.direct.Load() {
+		p.client.PurgeTopicsFromProducing(t.name)
+	}
+}
+
+func (s *scout) found(t *topic) {
+	t.watch.missing = 0
+	s.producer.sink.conditions.clear(reasonTopicMissing, t.name)
+}
+
+// settings reads what counts of each topic's settings. A topic whose settings
+// the relay may not read is left out.
+func (s *scout) settings(ctx context.Context, names []string) (map[string]map[string]string, error) {
+	all := make(map[string]map[string]string, len(names))
+	if len(names) == 0 {
+		return all, nil
+	}
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	for _, name := range names {
+		resource := kmsg.NewDescribeConfigsRequestResource()
+		resource.ResourceType = kmsg.ConfigResourceTypeTopic
+		resource.ResourceName = name
+		resource.ConfigNames = []string{configMaxBytes, configCleanup, configRetention, configType, configBefore, configAfter, configDifference}
+		req.Resources = append(req.Resources, resource)
+	}
+	resp, err := req.RequestWith(ctx, s.producer.client)
+	if err != nil {
+		return nil, err
+	}
+	for i := range resp.Resources {
+		r := &resp.Resources[i]
+		if r.ErrorCode != 0 {
+			continue
+		}
+		settings := make(map[string]string, len(r.Configs))
+		for _, c := range r.Configs {
+			if c.Value != nil {
+				settings[c.Name] = *c.Value
+			}
+		}
+		all[r.ResourceName] = settings
+	}
+	return all, nil
+}

@@ -1,0 +1,196 @@
+package kafka_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/outrider-cdc/outrider/internal/secret"
+	"github.com/outrider-cdc/outrider/relay"
+	"github.com/outrider-cdc/outrider/sinks/kafka"
+)
+
+// certificate makes a self-signed certificate for 127.0.0.1 and the name broker, and returns its file and its key's.
+func certificate(t *testing.T) (cert tls.Certificate, certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "broker"}, DNSNames: []string{"broker"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	cert, err = tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, file(t, certPEM), file(t, keyPEM)
+}
+
+func file(t *testing.T, content []byte) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// secured is a cluster with TLS, and with every mechanism of SASL for user app.
+func secured(t *testing.T) (cfg kafka.Config) {
+	t.Helper()
+	cert, certFile, _ := certificate(t)
+	c := fake(t, kfake.SeedTopics(1, "a"), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}),
+		kfake.EnableSASL(), kfake.Superuser("PLAIN", "app", "right"),
+		kfake.Superuser("SCRAM-SHA-256", "app", "right"), kfake.Superuser("SCRAM-SHA-512", "app", "right"))
+	cfg = config(c.ListenAddrs()...)
+	cfg.TLS, cfg.TLSCAFile = true, certFile
+	cfg.SASLUsername, cfg.SASLPassword = "app", secret.New("right")
+	return cfg
+}
+
+var mechanisms = []string{"plain", "scram-sha-256", "scram-sha-512"}
+
+func TestLogin(t *testing.T) {
+	cfg := secured(t)
+	for _, cfg.SASLMechanism = range mechanisms {
+		w := newWorld(t, cfg)
+		w.begin()
+		w.delivered(w.publish("a", "k", "0"))
+	}
+}
+
+// halts begins and expects to be refused.
+func halts(t *testing.T, cfg kafka.Config, reason, hint string) {
+	t.Helper()
+	w := newWorld(t, cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := w.sink.Begin(ctx, w.source())
+	halt, ok := errors.AsType[*relay.Halt](err)
+	if !ok || halt.Reason != reason || !strings.Contains(relay.HintText(err), hint) {
+		t.Errorf("begin returned %v, hint %q", err, relay.HintText(err))
+	}
+	if err != nil && strings.Contains(err.Error(), "wrong-password") {
+		t.Error("the error tells the password")
+	}
+}
+
+func TestWrongPasswordHalts(t *testing.T) {
+	cfg := secured(t)
+	cfg.SASLPassword = secret.New("wrong-password")
+	for _, cfg.SASLMechanism = range mechanisms {
+		halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
+	}
+}
+
+func TestPasswordIsReadAgain(t *testing.T) {
+	cfg := secured(t)
+	cfg.SASLMechanism = "scram-sha-512"
+	name := file(t, []byte("wrong-password\n"))
+	cfg.SASLPassword = secret.FromFile(name)
+	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
+	w := newWorld(t, cfg)
+	if _, err := w.sink.Begin(t.Context(), w.source()); !errors.Is(err, relay.ErrFatal) {
+		t.Fatalf("begin returned %v", err)
+	}
+	if err := os.WriteFile(name, []byte("right\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.begin()
+	w.delivered(w.publish("a", "k", "0"))
+	cfg.SASLPassword = secret.FromFile(name + ".missing")
+	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
+}
+
+func TestTLSProblemsHalt(t *testing.T) {
+	cfg := secured(t)
+	cfg.SASLMechanism = "scram-sha-512"
+	_, stranger, _ := certificate(t)
+
+	untrusted := cfg
+	untrusted.TLSCAFile = stranger
+	halts(t, untrusted, "kafka_tls", "OUTRIDER_KAFKA_TLS_CA_FILE=")
+
+	renamed := cfg
+	renamed.TLSServerName = "elsewhere"
+	halts(t, renamed, "kafka_tls", "OUTRIDER_KAFKA_TLS_SERVER_NAME=")
+	renamed.TLSServerName = "broker"
+	newWorld(t, renamed).begin()
+
+	missing := cfg
+	missing.TLSCAFile += ".missing"
+	halts(t, missing, "kafka_tls_files", "OUTRIDER_KAFKA_TLS_CA_FILE=")
+
+	empty := cfg
+	empty.TLSCAFile = file(t, []byte("nothing"))
+	halts(t, empty, "kafka_tls_files", "OUTRIDER_KAFKA_TLS_CA_FILE=")
+}
+
+func TestClientCertificate(t *testing.T) {
+	cert, certFile, keyFile := certificate(t)
+	_, strangerCert, strangerKey := certificate(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(cert.Leaf)
+	c := fake(t, kfake.SeedTopics(1, "a"), kfake.TLS(&tls.Config{
+		Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		// With 1.3 a client hears of a refused certificate only after it has
+		// written; with 1.2 within the handshake.
+		MaxVersion: tls.VersionTLS12, MinVersion: tls.VersionTLS12,
+	}))
+	cfg := config(c.ListenAddrs()...)
+	cfg.TLS, cfg.TLSCAFile, cfg.TLSCertFile, cfg.TLSKeyFile = true, certFile, certFile, keyFile
+	w := newWorld(t, cfg)
+	w.begin()
+	w.delivered(w.publish("a", "k", "0"))
+	cfg.TLSCertFile, cfg.TLSKeyFile = strangerCert, strangerKey
+	halts(t, cfg, "kafka_tls", "OUTRIDER_KAFKA_TLS_CERT_FILE=")
+}
+
+// A listener that wants TLS only hangs up: that may be an outage too, so the
+// sink waits, and says what else it may be.
+func TestPlaintextToTLSListenerIsTold(t *testing.T) {
+	cfg := secured(t)
+	cfg.TLS, cfg.TLSCAFile, cfg.SASLMechanism, cfg.SASLUsername, cfg.SASLPassword = false, "", "", "", secret.Text{}
+	w := newWorld(t, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	begun := make(chan error, 1)
+	go func() {
+		_, err := w.sink.Begin(ctx, w.source())
+		begun <- err
+	}()
+	if got := w.condition("kafka_unreachable", "", true); !strings.Contains(got.Hint, "OUTRIDER_KAFKA_TLS") {
+		t.Errorf("hint %q", got.Hint)
+	}
+	cancel()
+	if err := <-begun; !errors.Is(err, context.Canceled) {
+		t.Errorf("begin returned %v", err)
+	}
+}
