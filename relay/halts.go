@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -170,12 +171,7 @@ func (e *errColumns) newcomer() string {
 }
 
 func nativeColumn(name string) bool {
-	for _, c := range append(nativeColumns[:], "created_at", "seq", "tx") {
-		if c == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(nativeColumns[:], name) || name == "created_at" || name == "seq" || name == "tx"
 }
 
 // publishedTable is the table with its column list where the server knows such (15 and later).

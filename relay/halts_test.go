@@ -267,7 +267,7 @@ func (w *world) setEnv(line string, cfg *relay.Config) {
 // moment by the relay that tries again: whoever is told 55006 tries again too.
 func (w *world) execScript(sql string) {
 	w.t.Helper()
-	for _, statement := range strings.Split(sql, ";\n") {
+	for statement := range strings.SplitSeq(sql, ";\n") {
 		statement = strings.TrimSuffix(strings.TrimSpace(statement), ";")
 		if statement == "" {
 			continue

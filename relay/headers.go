@@ -81,11 +81,10 @@ func (s *scanner) end() error {
 
 // quoted returns the string literal at the cursor with its quotes, and whether it holds escapes.
 func (s *scanner) quoted() (literal []byte, escaped bool, err error) {
-	start := s.pos
 	if !s.accept('"') {
 		return nil, false, errHeaders
 	}
-	start = s.pos - 1
+	start := s.pos - 1
 	for ; s.pos < len(s.src); s.pos++ {
 		switch s.src[s.pos] {
 		case '"':

@@ -21,6 +21,7 @@ const (
 	RoleStopped  Role = "stopped"  // Run has returned
 )
 
+//nolint:gochecknoglobals // a table that nobody changes
 var roles = []Role{RoleStarting, RoleWaiting, RoleStandby, RoleLeader, RoleHalted, RoleStopped}
 
 // Status is a snapshot for /status and the metrics.

@@ -107,9 +107,10 @@ func (p *progress) run(ctx context.Context) error {
 		if p.db == nil {
 			continue
 		}
-		if err := p.writeIfDue(ctx); errors.Is(err, errNotLeading) {
+		switch err := p.writeIfDue(ctx); {
+		case errors.Is(err, errNotLeading):
 			return err
-		} else if err != nil {
+		case err != nil:
 			p.disconnected(err)
 		}
 	}

@@ -84,11 +84,11 @@ func (s *stream) receive(ctx context.Context) error {
 			}
 		}
 		frame, err := s.conn.Receive()
-		if replication.IsTimeout(err) {
+		switch {
+		case replication.IsTimeout(err):
 			n = -1 // a turn is due
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return s.relay.streamError(err)
 		}
 		s.heard = true
@@ -147,11 +147,12 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		}
 		s.tables[r.ID] = s.relay.tableOf(r)
 		return nil
+	default: // updates, deletes, truncates, types, origins, messages: not ours to send
+		if !kind.Known() {
+			return fmt.Errorf("%w: unknown kind %s", pgoutput.ErrMalformed, kind)
+		}
+		return nil
 	}
-	if !kind.Known() {
-		return fmt.Errorf("%w: unknown kind %q", pgoutput.ErrMalformed, byte(kind))
-	}
-	return nil // updates, deletes, truncates, types, origins, messages: not ours to send
 }
 
 func (r *Relay) tableOf(rel pgoutput.RelationMessage) table {

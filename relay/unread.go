@@ -18,9 +18,7 @@ const (
 	shutdownDrain = 5 * time.Second
 )
 
-var (
-	errServerDown = errors.New("the server is shutting down and does not get rid of a connection that nobody reads; it is closed, and nothing was confirmed")
-)
+var errServerDown = errors.New("the server is shutting down and does not get rid of a connection that nobody reads; it is closed, and nothing was confirmed")
 
 // fail ends the stream from another goroutine.
 func (s *stream) fail(err error) {
@@ -180,11 +178,11 @@ func (s *stream) awaitRoom(ctx context.Context) error {
 	}
 	s.flight.waiting.Store(true)
 	defer s.flight.waiting.Store(false)
-	return s.whileUnread(func() (bool, error) { return !s.flight.full(), nil }, ctx, s.flight.wake)
+	return s.whileUnread(ctx, s.flight.wake, func() (bool, error) { return !s.flight.full(), nil })
 }
 
 // whileUnread turns the wheel until done says so.
-func (s *stream) whileUnread(done func() (bool, error), ctx context.Context, wake <-chan struct{}) error {
+func (s *stream) whileUnread(ctx context.Context, wake <-chan struct{}, done func() (bool, error)) error {
 	timer := time.NewTimer(turnInterval)
 	defer timer.Stop()
 	for {
@@ -223,7 +221,7 @@ func (s *stream) begin(ctx context.Context, source Source) error {
 		wake <- struct{}{}
 	}()
 	var begun bool
-	err := s.whileUnread(func() (bool, error) {
+	err := s.whileUnread(ctx, wake, func() (bool, error) {
 		select {
 		case err := <-result:
 			begun = true
@@ -231,10 +229,10 @@ func (s *stream) begin(ctx context.Context, source Source) error {
 		default:
 			return false, nil
 		}
-	}, ctx, wake)
+	})
 	if !begun { // the session ends: Begin must not outlive it
 		cancel()
-		<-result
+		_ = <-result // what ended the session counts
 	}
 	return err
 }
@@ -246,7 +244,7 @@ func (s *stream) drain() error {
 	defer cancel()
 	s.flight.waiting.Store(true)
 	defer s.flight.waiting.Store(false)
-	err := s.whileUnread(func() (bool, error) { return s.flight.empty(), nil }, ctx, s.flight.wake)
+	err := s.whileUnread(ctx, s.flight.wake, func() (bool, error) { return s.flight.empty(), nil })
 	s.move()
 	if errors.Is(err, errStopping) {
 		s.relay.log.Warn("stopped before the sink had settled everything; it is sent again at the next start",

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outrider-cdc/outrider/internal/chaos"
+	"github.com/outrider-cdc/outrider/internal/harness/kafka"
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
@@ -42,8 +43,12 @@ type run struct {
 // until writing is called.
 func newRun(t *testing.T, major int, limit time.Duration, settings ...string) *run {
 	t.Helper()
-	cluster := broker.Cluster(t)
-	server := postgres.Start(t, major, settings...)
+	return newRunOn(t, broker.Cluster(t), postgres.Start(t, major, settings...), limit, chaos.WorkloadConfig{Prepared: len(settings) > 0})
+}
+
+// newRunOn is newRun on servers that the caller may do things to.
+func newRunOn(t *testing.T, cluster *kafka.Cluster, server *postgres.Server, limit time.Duration, load chaos.WorkloadConfig) *run {
+	t.Helper()
 	migrate(t, server.URL())
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
@@ -74,9 +79,8 @@ func newRun(t *testing.T, major int, limit time.Duration, settings ...string) *r
 			t.Logf("end of the relay's log:\n%s", r.process.LogTail(8000))
 		}
 	})
-	r.load = newWorkload(t, chaos.WorkloadConfig{
-		DatabaseURL: server.URL(), Topics: []string{topic}, Seed: seed, LargeEvery: 5000, Prepared: len(settings) > 0,
-	})
+	load.DatabaseURL, load.Topics, load.Seed, load.LargeEvery = server.URL(), []string{topic}, seed, 5000
+	r.load = newWorkload(t, load)
 	r.sample()
 	r.write()
 	return r

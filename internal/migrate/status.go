@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,7 +106,7 @@ func Check(ctx context.Context, conn *pgx.Conn, names migrations.Names) (Status,
 func (s *Step) judge(r record, text string, objects map[string]object) {
 	s.AppliedAt, s.recorded = r.At, r.Checksum
 	gone, altered := compare(text, objects)
-	s.Problems = append(gone, altered...)
+	s.Problems = slices.Concat(gone, altered)
 	switch {
 	case r.Checksum == "":
 		s.State = Missing

@@ -51,6 +51,8 @@ const bufferSize = 256 << 10
 
 // sessionSettings fix how values look, and lift limits that would end slot
 // creation, which may have to wait long for other transactions.
+//
+//nolint:gochecknoglobals // a table that nobody changes
 var sessionSettings = map[string]string{
 	"datestyle": "ISO", "intervalstyle": "postgres", "timezone": "UTC", "extra_float_digits": "3",
 	"bytea_output": "hex", "client_encoding": "UTF8", "lock_timeout": "0", "statement_timeout": "0",

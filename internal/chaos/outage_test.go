@@ -1,0 +1,114 @@
+package chaos_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outrider-cdc/outrider/internal/chaos"
+	"github.com/outrider-cdc/outrider/internal/harness/kafka"
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
+)
+
+// The only broker is killed under traffic and stays away. The budget fills; the
+// relay goes on holding its slot on the same connection, within its memory; the
+// database can be stopped in the middle of it. Then the broker comes back, and
+// nothing is missing.
+//
+// TEST_CHAOS_OUTAGE is how many seconds the broker is away.
+func TestBrokerAway(t *testing.T) {
+	outage := time.Duration(number(t, "TEST_CHAOS_OUTAGE", 15)) * time.Second
+	cluster := kafka.Start(t, 1)
+	server := postgres.Start(t, 18)
+	r := newRunOn(t, cluster, server, 4*time.Minute+4*outage, chaos.WorkloadConfig{Rate: 2000})
+	if err := r.reader.WaitRows(r.ctx, 1000); err != nil {
+		t.Fatal(err)
+	}
+	before := r.walsender(r.ctx)
+
+	if err := cluster.Kill(1); err != nil {
+		t.Fatal(err)
+	}
+	gone := time.Now()
+	r.awaitFull(20 * time.Second)
+	t.Logf("budget full %s after the broker was killed", time.Since(gone).Round(time.Millisecond))
+	<-time.After(outage - time.Since(gone))
+	if after := r.walsender(r.ctx); after != before {
+		t.Errorf("walsender was %d and is %d after %s without the broker", before, after, outage)
+	}
+	r.stopServer(server) // budget full, and megabytes of WAL unread
+
+	if err := cluster.StartNode(r.ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	committed := r.load.Committed()
+	if err := r.load.WaitCommitted(r.ctx, committed+1000); err != nil {
+		t.Fatal(err)
+	}
+	r.end()
+}
+
+// The same with the socket drained: everything that was committed is in the
+// relay's hands, and the walsender waits for its confirmation to go down.
+func TestServerStopsWhileTheBrokerIsAway(t *testing.T) {
+	cluster := kafka.Start(t, 1)
+	server := postgres.Start(t, 15)
+	r := newRunOn(t, cluster, server, 4*time.Minute, chaos.WorkloadConfig{Rows: 300})
+	if err := r.reader.WaitRows(r.ctx, 300); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Kill(1); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if _, err := r.db.Exec(r.ctx, `INSERT INTO outbox.events (topic, key, payload) SELECT topic, 'outage', '1' FROM outbox.events LIMIT 1`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(r.ctx, t, "the relay has read everything", func() bool {
+		s, err := r.process.Status(r.ctx)
+		return err == nil && s.InFlightRows == 5
+	})
+	r.stopServer(server)
+	if err := cluster.StartNode(r.ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.reader.WaitRows(r.ctx, 305); err != nil {
+		t.Errorf("%d rows arrived: %v", r.reader.Distinct(), err)
+	}
+}
+
+// awaitFull waits until the relay has used up its budget.
+func (r *run) awaitFull(within time.Duration) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, within)
+	defer cancel()
+	until(ctx, r.t, "the budget is full", func() bool {
+		s, err := r.process.Status(ctx)
+		return err == nil && s.BudgetFull
+	})
+}
+
+// stopServer is a fast stop that must end by itself, and the start after it.
+func (r *run) stopServer(server *postgres.Server) {
+	r.t.Helper()
+	_ = r.db.Close(r.ctx)
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
+	defer cancel()
+	if err := server.Stop(ctx, postgres.Fast); err != nil {
+		r.t.Fatalf("fast stop with the broker away: %v", err)
+	}
+	r.t.Logf("fast stop took %s", time.Since(began).Round(time.Millisecond))
+	if err := server.Start(r.ctx); err != nil {
+		r.t.Fatal(err)
+	}
+	db, err := pgx.Connect(r.ctx, server.URL())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.db = db
+	r.t.Cleanup(func() { _ = db.Close(context.Background()) })
+}
