@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,15 +12,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-cdc/outrider/internal/migrate"
+	"github.com/outrider-cdc/outrider/internal/secret"
 	"github.com/outrider-cdc/outrider/outbox/migrations"
 	"github.com/outrider-cdc/outrider/relay"
 )
 
-// migrateCommand makes "outrider migrate". load reads the environment: without
-// a URL there databaseURL is "", and pgx takes the PG* variables; err is for
-// values that are wrong, not for absent ones. The URL must lead to the server
-// itself and to a role that may create what is missing.
-func migrateCommand(load func() (databaseURL string, schema string, err error)) *cobra.Command {
+// outboxAt is where the tables are: what migrate needs of the environment. An
+// unset URL leaves it to the PG* variables. It must lead to the server itself
+// and to a role that may create what is missing.
+type outboxAt struct {
+	url   secret.Text
+	names migrations.Names
+}
+
+// migrateCommand makes "outrider migrate". load reads the environment; its
+// error is for values that are wrong, not for absent ones.
+func migrateCommand(load func() (outboxAt, error)) *cobra.Command {
 	m := &migration{load: load}
 	cmd := &cobra.Command{
 		Use:   "migrate",
@@ -29,7 +37,7 @@ func migrateCommand(load func() (databaseURL string, schema string, err error)) 
 	}
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&m.names.Schema, "schema", "", "schema of the tables (default: OUTRIDER_SCHEMA, or "+migrations.DefaultSchema+")")
-	flags.StringVar(&m.names.Publication, "publication", migrations.DefaultPublication, "publication of the table")
+	flags.StringVar(&m.names.Publication, "publication", "", "publication of the table (default: OUTRIDER_PUBLICATION, or "+migrations.DefaultPublication+")")
 	cmd.AddCommand(
 		m.applying(&cobra.Command{
 			Use:   "print",
@@ -53,7 +61,7 @@ func migrateCommand(load func() (databaseURL string, schema string, err error)) 
 
 // migration is what the flags of the commands say.
 type migration struct {
-	load  func() (string, string, error)
+	load  func() (outboxAt, error)
 	names migrations.Names
 	roles []string
 	only  []string
@@ -124,23 +132,23 @@ func (m *migration) status(cmd *cobra.Command, _ []string) error {
 }
 
 // options puts flags before environment.
-func (m *migration) options() (o migrate.Options, url string, err error) {
-	url, schema, err := m.load()
+func (m *migration) options() (o migrate.Options, url secret.Text, err error) {
+	at, err := m.load()
 	if err != nil {
-		return o, "", err
+		return o, url, err
 	}
-	o.Names = m.names
-	if o.Names.Schema == "" {
-		o.Names.Schema = schema
+	o.Names = migrations.Names{
+		Schema:      cmp.Or(m.names.Schema, at.names.Schema),
+		Publication: cmp.Or(m.names.Publication, at.names.Publication),
 	}
 	if o.Names, err = o.Names.Normalize(); err != nil {
-		return o, "", misuse(err)
+		return o, url, misuse(err)
 	}
 	if o.Roles, err = parseRoles(m.roles); err != nil {
-		return o, "", err
+		return o, url, err
 	}
 	o.Only, err = parsePrivileges(m.only)
-	return o, url, err
+	return o, at.url, err
 }
 
 func parseRoles(given []string) ([]migrations.Role, error) {
@@ -173,7 +181,11 @@ func parsePrivileges(given []string) ([]migrations.Privilege, error) {
 
 // connected lends f a connection. The URL may hold a password, so an error of
 // its parser is not passed on.
-func connected(ctx context.Context, url string, f func(*pgx.Conn) error) (err error) {
+func connected(ctx context.Context, from secret.Text, f func(*pgx.Conn) error) (err error) {
+	url, err := from.Reveal()
+	if err != nil {
+		return withCode(exitConfig, err)
+	}
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		return errors.New("the database URL is neither a libpq URL nor a keyword string")

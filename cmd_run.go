@@ -42,7 +42,7 @@ func runRelay(ctx context.Context, p process) error {
 	for _, u := range s.unknown {
 		log.Warn("unknown variable", "name", u.name, "nearest", u.nearest)
 	}
-	limitMemory(p.environ, s.MaxInFlightBytes)
+	limitMemory(p.environ, int64(s.MaxInFlightBytes))
 
 	registry := newRegistry()
 	listener, err := listen(ctx, s.Process.HTTPAddr)
@@ -125,7 +125,7 @@ func openSink(s *settings, out io.Writer, log *slog.Logger, reg prometheus.Regis
 	}
 	return kafka.New(s.Kafka, kafka.Options{
 		ClientID:         "outrider." + s.Name,
-		MaxInFlightBytes: s.MaxInFlightBytes,
+		MaxInFlightBytes: int64(s.MaxInFlightBytes),
 		Logger:           log,
 		Registerer:       reg,
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"github.com/outrider-cdc/outrider/outbox/migrations"
 	"github.com/outrider-cdc/outrider/relay"
 	"github.com/outrider-cdc/outrider/sinks/kafka"
 )
@@ -50,13 +51,9 @@ func load(environ []string) (*settings, error) {
 
 // database reads what migrate needs, so that a Job which migrates needs no
 // Kafka. No URL is no error here: migrate print needs none.
-func (p process) database() (url, schema string, err error) {
+func (p process) database() (outboxAt, error) {
 	s, err := parse(p.environ)
-	if err != nil {
-		return "", "", withCode(exitConfig, err)
-	}
-	url, err = s.DatabaseURL.Reveal()
-	return url, s.Schema, withCode(exitConfig, err)
+	return outboxAt{s.DatabaseURL, migrations.Names{Schema: s.Schema, Publication: s.Publication}}, withCode(exitConfig, err)
 }
 
 // parse reads the environment without asking whether the values make sense together.

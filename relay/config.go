@@ -38,7 +38,7 @@ type Config struct {
 	ColumnPayloadBytes string `env:"COLUMN_PAYLOAD_BYTES" envDefault:"payload_bytes" doc:"The same for payload_bytes."`
 	ColumnHeaders      string `env:"COLUMN_HEADERS" envDefault:"headers" doc:"The same for headers."`
 
-	MaxInFlightBytes int64         `env:"MAX_IN_FLIGHT_BYTES" envDefault:"67108864" doc:"Bytes read from the slot and not yet acknowledged by the sink, 512 a message included; when they are used up the relay stops reading."`
+	MaxInFlightBytes ByteSize      `env:"MAX_IN_FLIGHT_BYTES" envDefault:"64MiB" doc:"Bytes read from the slot and not yet acknowledged by the sink, 512 a message included; when they are used up the relay stops reading."`
 	WALSenderTimeout time.Duration `env:"WAL_SENDER_TIMEOUT" envDefault:"15s" doc:"After this silence either side of the replication connection takes the other for dead (wal_sender_timeout of the session)."`
 	ShutdownTimeout  time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"10s" doc:"How long a stop waits for what the sink still holds. Keep it below the grace period of the container."`
 	ExitOnHalt       bool          `env:"EXIT_ON_HALT" envDefault:"false" doc:"Leave with exit code 1 (operator) or 3 (poison) instead of staying alive as halted."`
@@ -92,7 +92,7 @@ func (c Config) Validate() error {
 	bad(ok, "OUTRIDER_TABLE=%q: write schema.table", c.Table)
 	bad(topicRule.MatchString(c.TopicPrefix), "OUTRIDER_TOPIC_PREFIX=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicPrefix)
 	bad(topicRule.MatchString(c.TopicDefault), "OUTRIDER_TOPIC_DEFAULT=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicDefault)
-	bad(c.MaxInFlightBytes >= 1<<20, "OUTRIDER_MAX_IN_FLIGHT_BYTES=%d: 1048576 (1 MiB, a largest row) at least", c.MaxInFlightBytes)
+	bad(c.MaxInFlightBytes >= 1<<20, "OUTRIDER_MAX_IN_FLIGHT_BYTES=%s: 1MiB (a largest row) at least", c.MaxInFlightBytes)
 	bad(c.WALSenderTimeout >= time.Second, "OUTRIDER_WAL_SENDER_TIMEOUT=%s: 1s at least", c.WALSenderTimeout)
 	bad(c.ShutdownTimeout > 0, "OUTRIDER_SHUTDOWN_TIMEOUT=%s: must be above 0", c.ShutdownTimeout)
 	return errors.Join(errs...)

@@ -107,7 +107,7 @@ func TestFullBudgetKeepsTheConnection(t *testing.T) {
 	if now := w.text(`SELECT active_pid::text FROM pg_replication_slots`); now != pid {
 		t.Errorf("walsender was %s and is %s after %s without room", pid, now, 5*cfg.WALSenderTimeout)
 	}
-	if s := r.Status(); s.InFlightBytes > cfg.MaxInFlightBytes+3000 || !s.BudgetFull {
+	if s := r.Status(); s.InFlightBytes > int64(cfg.MaxInFlightBytes)+3000 || !s.BudgetFull {
 		t.Errorf("in flight: %d bytes, budget %d", s.InFlightBytes, cfg.MaxInFlightBytes)
 	}
 	r.sink.hold(false)

@@ -48,7 +48,7 @@ type table struct {
 func newStream(r *Relay, conn *replication.Conn) *stream {
 	s := &stream{
 		relay: r, conn: conn, ledger: r.ledger,
-		flight: newFlight(r.cfg.MaxInFlightBytes, func(committed time.Time) {
+		flight: newFlight(int64(r.cfg.MaxInFlightBytes), func(committed time.Time) {
 			r.metrics.latency.Observe(max(0, time.Since(committed).Seconds()))
 		}),
 		tables: map[uint32]table{}, names: map[string]string{},

@@ -59,7 +59,7 @@ func (d *database) url() string { return d.server.SocketURL() }
 
 func (d *database) close(ctx context.Context) error {
 	if d.Conn != nil {
-		_ = d.Conn.Close(context.WithoutCancel(ctx))
+		_ = d.Close(context.WithoutCancel(ctx))
 	}
 	return d.server.Close()
 }

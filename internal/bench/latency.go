@@ -132,7 +132,8 @@ func (b *bench) producerLatency(ctx context.Context, sink, run string) (s steady
 		return s, err
 	}
 	s.Rate = float64(rows) / time.Since(start).Seconds()
-	return s, s.take(ctx, consumer)
+	err = s.take(ctx, consumer)
+	return s, err
 }
 
 // consumer starts a consumer of the broker's topic.
@@ -146,7 +147,8 @@ func (b *bench) writeFor(ctx context.Context, w *worker) (s steady, err error) {
 	if s.Rate, err = b.write(ctx, w.rows, b.options.rate); err != nil {
 		return s, err
 	}
-	return s, s.take(ctx, w)
+	err = s.take(ctx, w)
+	return s, err
 }
 
 func (s *steady) take(ctx context.Context, w *worker) error {

@@ -81,19 +81,15 @@ const writers = 4
 // write commits rows at a rate of transactions a second, each at its time, and
 // returns the rate that was reached.
 func (b *bench) write(ctx context.Context, rows, rate int) (float64, error) {
-	conns := make([]*pgx.Conn, writers)
-	for i := range conns {
-		conn, err := pgx.Connect(ctx, b.db.url())
-		if err != nil {
-			return 0, err
-		}
-		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-		conns[i] = conn
-	}
 	start := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
-	for i, conn := range conns {
+	for i := range writers {
 		g.Go(func() error {
+			conn, err := pgx.Connect(ctx, b.db.url())
+			if err != nil {
+				return err
+			}
+			defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 			for n := i; n < rows; n += writers {
 				if err := pauseUntil(ctx, start.Add(time.Duration(n)*time.Second/time.Duration(rate))); err != nil {
 					return err

@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	results, err := b.measure(ctx)
-	if err = errors.Join(err, b.close()); err != nil {
+	if err := errors.Join(err, b.close()); err != nil {
 		return err
 	}
 	text := results.table()

@@ -43,6 +43,7 @@ type options struct {
 	json       string
 	docs       bool
 	profile    string
+	settings   []string // NAME=value, for the relay
 }
 
 func (o *options) singleRows() int { return max(o.rows/5, 1) }
@@ -72,6 +73,10 @@ func parseOptions(args []string, lookup func(string) (string, bool), stderr io.W
 	f.StringVar(&o.json, "json", "", "file to write the result to as JSON")
 	f.BoolVar(&o.docs, "docs", false, "write the table into "+docsFile)
 	f.StringVar(&o.profile, "profile", "", "folder for CPU profiles of the relay, made in runs of their own")
+	f.Func("settings", "variables for the relay to try something, as in 'OUTRIDER_KAFKA_LINGER=5ms OUTRIDER_LOG_LEVEL=DEBUG'", func(value string) error {
+		o.settings = strings.Fields(value)
+		return nil
+	})
 	var errs []error
 	f.VisitAll(func(f *flag.Flag) {
 		name := "BENCH_" + strings.ToUpper(f.Name)

@@ -35,7 +35,7 @@ type producer struct {
 	records []kgo.Record
 	headers []kgo.RecordHeader
 	bytes   []byte
-	digits  []byte
+	now     []byte // text of a time, shared by the records of a slab
 }
 
 // produce sends the job's records, as fast as it can or at the job's rate, and
@@ -66,7 +66,7 @@ func produce(ctx context.Context, j job, begin func() error) (report, error) {
 			}
 		}
 		if n%slab == 0 || j.Rate > 0 {
-			p.digits = time.Now().UTC().AppendFormat(p.digits[:0], timeFormat)
+			p.stamp(time.Now())
 		}
 		client.Produce(ctx, p.record(n), p.promise)
 	}
@@ -104,9 +104,17 @@ func (p *producer) promise(_ *kgo.Record, err error) {
 	}
 }
 
+// stamp sets the time of the records to come. It is a new slice: records that
+// wait in the client still hold the old one.
+func (p *producer) stamp(now time.Time) {
+	p.now = now.UTC().AppendFormat(make([]byte, 0, timeFormatWidth), timeFormat)
+}
+
 const (
-	sampleID       = "01999999-9999-7999-8999-999999999999"
+	sampleID       = "01999999-9999-7999-8999-990000000000"
 	samplePosition = "0000000000000000.0000000000000000"
+	longestKey     = "order-9999"
+	recordBytes    = len(longestKey) + payloadSize + len(sampleID) + len(samplePosition) + len(eventType)
 	sampleSource   = "7000000000000000000.1.bench_batch_kafka_1.0"
 )
 
@@ -114,11 +122,10 @@ const (
 func (p *producer) record(n int) *kgo.Record {
 	const headers = 5
 	key := "order-" + strconv.Itoa(n%keys)
-	size := len(key) + payloadSize + len(sampleID) + len(samplePosition) + timeFormatWidth
 	if len(p.records) == 0 {
 		p.records = make([]kgo.Record, slab)
 		p.headers = make([]kgo.RecordHeader, slab*headers)
-		p.bytes = make([]byte, slab*(size+8))
+		p.bytes = make([]byte, slab*recordBytes)
 	}
 	r, h := &p.records[0], p.headers[:headers:headers]
 	p.records, p.headers = p.records[1:], p.headers[headers:]
@@ -138,7 +145,7 @@ func (p *producer) record(n int) *kgo.Record {
 	h[1] = kgo.RecordHeader{Key: "type", Value: take(eventType)}
 	h[2] = kgo.RecordHeader{Key: "outrider-position", Value: position}
 	h[3] = kgo.RecordHeader{Key: "outrider-source", Value: []byte(sampleSource)}
-	h[4] = kgo.RecordHeader{Key: committedAt, Value: p.digits}
+	h[4] = kgo.RecordHeader{Key: committedAt, Value: p.now}
 	r.Headers = h
 	return r
 }

@@ -141,15 +141,15 @@ func (r *rawReader) frame(frame []byte) (done, asked bool, err error) {
 	case 'k':
 		return false, body[17] == 1, nil
 	case 'w':
-		done, err = r.message(body[25:])
-		return done, false, err
+		return r.message(body[25:]), false, nil
 	default:
 		return false, false, fmt.Errorf("%w: %q", errFrame, frame)
 	}
 }
 
-// message takes one message of pgoutput ("Logical Replication Message Formats").
-func (r *rawReader) message(body []byte) (done bool, err error) {
+// message takes one message of pgoutput ("Logical Replication Message Formats"
+// there). It trusts the server: a bad byte may well end in a panic.
+func (r *rawReader) message(body []byte) (done bool) {
 	switch body[0] {
 	case 'B':
 		r.committed = postgresEpoch().Add(time.Duration(binary.BigEndian.Uint64(body[9:])) * time.Microsecond)
@@ -160,9 +160,9 @@ func (r *rawReader) message(body []byte) (done bool, err error) {
 		}
 	case 'C':
 		r.end = binary.BigEndian.Uint64(body[10:])
-		return r.rows >= r.job.Rows, nil
+		return r.rows >= r.job.Rows
 	}
-	return false, nil
+	return false
 }
 
 // row finds the columns: after the kind of their number, for each its format

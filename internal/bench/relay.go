@@ -69,13 +69,13 @@ func (b *bench) startRelay(s relaySettings) (*relayProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close()
-	cmd := exec.Command(s.binary, "run") //nolint:noctx // child ends it
+	defer func() { _ = null.Close() }()
+	cmd := exec.Command(s.binary, "run")
 	cmd.Env = []string{
 		"OUTRIDER_NAME=bench",
 		"OUTRIDER_DATABASE_URL=" + b.db.url(),
@@ -91,6 +91,7 @@ func (b *bench) startRelay(s relaySettings) (*relayProcess, error) {
 		cmd.Env = append(cmd.Env, "OUTRIDER_SINK=kafka", "OUTRIDER_TOPIC_PREFIX="+s.prefix,
 			"OUTRIDER_KAFKA_BROKERS="+strings.Join(s.broker.addresses, ","))
 	}
+	cmd.Env = append(cmd.Env, b.options.settings...)
 	cmd.Stdout, cmd.Stderr = null, log
 	if r.Process, err = child.Start(cmd, syscall.SIGKILL); err != nil {
 		return nil, err
@@ -143,7 +144,7 @@ func (r *relayProcess) published(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	total := 0.0
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		if !strings.HasPrefix(lines.Text(), "outrider_events_published_total{") {

@@ -12,16 +12,17 @@ import (
 
 // results are what BENCH_JSON gets.
 type results struct {
-	Commit   string  `json:"commit,omitempty"`
-	Go       string  `json:"go"`
-	CPU      string  `json:"cpu"`
-	Cores    int     `json:"cores"`
-	Postgres string  `json:"postgres"`
-	Kafka    string  `json:"kafka,omitempty"`
-	Repeat   int     `json:"repeat"`
-	Rows     int     `json:"rows"`
-	Rate     int     `json:"latency_events_per_second"`
-	Minutes  float64 `json:"minutes"`
+	Commit   string   `json:"commit,omitempty"`
+	Go       string   `json:"go"`
+	CPU      string   `json:"cpu"`
+	Cores    int      `json:"cores"`
+	Postgres string   `json:"postgres"`
+	Kafka    string   `json:"kafka,omitempty"`
+	Repeat   int      `json:"repeat"`
+	Rows     int      `json:"rows"`
+	Rate     int      `json:"latency_events_per_second"`
+	Settings []string `json:"settings,omitempty"` // of the relay, beside its defaults
+	Minutes  float64  `json:"minutes"`
 
 	Throughput []*throughputResult `json:"throughput"`
 	Latency    []*latencyResult    `json:"latency"`
@@ -46,7 +47,7 @@ type latencyResult struct {
 }
 
 func newResults(o *options) *results {
-	return &results{Go: runtime.Version(), CPU: cpuModel(), Cores: runtime.NumCPU(), Repeat: o.repeat, Rows: o.rows, Rate: o.rate}
+	return &results{Go: runtime.Version(), CPU: cpuModel(), Cores: runtime.NumCPU(), Repeat: o.repeat, Rows: o.rows, Rate: o.rate, Settings: o.settings}
 }
 
 // cpuModel is what the kernel calls the processor.

@@ -14,6 +14,9 @@ func (r *results) table() string {
 		fmt.Fprintf(&b, ", Kafka %s", r.Kafka)
 	}
 	fmt.Fprintf(&b, ", %s; best of %d; %.1f minutes.\n", r.Go, r.Repeat, r.Minutes)
+	if len(r.Settings) > 0 {
+		fmt.Fprintf(&b, "\nThe relay ran with %s.\n", strings.Join(r.Settings, " "))
+	}
 	if len(r.Throughput) > 0 {
 		b.WriteString("\n" + r.throughputTable())
 	}

@@ -109,17 +109,17 @@ func (b *bench) startWorker(ctx context.Context, j job) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, workerArgument, string(text)) //nolint:noctx // child ends it
+	cmd := exec.Command(self, workerArgument, string(text))
 	log, err := os.CreateTemp(b.folder.Path(), "worker-*.log")
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	r, out, err := os.Pipe() // not StdoutPipe, which Wait would close under the reader
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, errors.Join(err, r.Close())

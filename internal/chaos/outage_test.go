@@ -22,7 +22,11 @@ func TestBrokerAway(t *testing.T) {
 	outage := time.Duration(number(t, "TEST_CHAOS_OUTAGE", 15)) * time.Second
 	cluster := kafka.Start(t, 1)
 	server := postgres.Start(t, 18)
-	r := newRunOn(t, cluster, server, 4*time.Minute+4*outage, chaos.WorkloadConfig{Rate: 2000})
+	plain, err := chaos.Build(t.Context(), t.TempDir(), false) // the race detector multiplies memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRunOn(t, cluster, server, 4*time.Minute+4*outage, chaos.WorkloadConfig{Rate: 2000}, plain)
 	if err := r.reader.WaitRows(r.ctx, 1000); err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +41,14 @@ func TestBrokerAway(t *testing.T) {
 	<-time.After(outage - time.Since(gone))
 	if after := r.walsender(r.ctx); after != before {
 		t.Errorf("walsender was %d and is %d after %s without the broker", before, after, outage)
+	}
+	now, peak, err := r.process.Memory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("resident memory %d MiB, at most %d MiB, budget %d MiB", now>>20, peak>>20, budget>>20)
+	if peak > budget+constant {
+		t.Errorf("resident memory was %d MiB with a budget of %d MiB", peak>>20, budget>>20)
 	}
 	r.stopServer(server) // budget full, and megabytes of WAL unread
 
@@ -79,6 +91,9 @@ func TestServerStopsWhileTheBrokerIsAway(t *testing.T) {
 		t.Errorf("%d rows arrived: %v", r.reader.Distinct(), err)
 	}
 }
+
+// constant is what a relay may need beside its budget: binary, runtime, client.
+const constant = 48 << 20
 
 // awaitFull waits until the relay has used up its budget.
 func (r *run) awaitFull(within time.Duration) {

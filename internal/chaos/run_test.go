@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +19,8 @@ import (
 )
 
 const (
-	slot = "outrider_chaos"
+	slot   = "outrider_chaos"
+	budget = 8 << 20 // bytes in flight
 	// step is how long a run waits for any one thing to happen.
 	step = 90 * time.Second
 )
@@ -46,8 +48,9 @@ func newRun(t *testing.T, major int, limit time.Duration, settings ...string) *r
 	return newRunOn(t, broker.Cluster(t), postgres.Start(t, major, settings...), limit, chaos.WorkloadConfig{Prepared: len(settings) > 0})
 }
 
-// newRunOn is newRun on servers that the caller may do things to.
-func newRunOn(t *testing.T, cluster *kafka.Cluster, server *postgres.Server, limit time.Duration, load chaos.WorkloadConfig) *run {
+// newRunOn is newRun on servers that the caller may do things to, and with
+// another binary of the relay if one is named.
+func newRunOn(t *testing.T, cluster *kafka.Cluster, server *postgres.Server, limit time.Duration, load chaos.WorkloadConfig, with ...string) *run {
 	t.Helper()
 	migrate(t, server.URL())
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -62,11 +65,11 @@ func newRunOn(t *testing.T, cluster *kafka.Cluster, server *postgres.Server, lim
 	r := &run{
 		t: t, ctx: ctx, url: server.URL(), db: db, rng: rand.New(rand.NewPCG(seed, 0)),
 		relay: chaos.Relay{
-			Binary: binary(t), Log: filepath.Join(t.TempDir(), "relay.log"),
+			Binary: first(append(with, binary(t))), Log: filepath.Join(t.TempDir(), "relay.log"),
 			Env: []string{
 				"OUTRIDER_DATABASE_URL=" + server.URL(), "OUTRIDER_NAME=chaos",
 				"OUTRIDER_KAFKA_BROKERS=" + strings.Join(cluster.Brokers(), ","),
-				"OUTRIDER_WAL_SENDER_TIMEOUT=5s", "OUTRIDER_MAX_IN_FLIGHT_BYTES=8388608", "OUTRIDER_LOG_FORMAT=json",
+				"OUTRIDER_WAL_SENDER_TIMEOUT=5s", "OUTRIDER_MAX_IN_FLIGHT_BYTES=" + strconv.Itoa(budget), "OUTRIDER_LOG_FORMAT=json",
 			},
 		},
 	}
@@ -251,3 +254,5 @@ func (r *run) end() chaos.Report {
 
 // discard is a log for what tests do not look at.
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func first(s []string) string { return s[0] }

@@ -5,10 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/outrider-cdc/outrider/relay"
 )
@@ -61,13 +62,28 @@ func (c classifier) classifyConnection(err error) error {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return tlsHalt(err, relay.Hint{Say: "trust the authority that signed the brokers' certificates; the file is read at each connect", Env: envPrefix + "TLS_CA_FILE=<path>"})
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
+	if alerted(err) {
 		return tlsHalt(err, relay.Hint{
 			Say: "the brokers refuse the handshake; if they ask for a client certificate, show one they trust",
 			Env: envPrefix + "TLS_CERT_FILE=<path>\n" + envPrefix + "TLS_KEY_FILE=<path>",
 		})
 	}
 	return err
+}
+
+// alerted reports whether the other side ended a handshake with an alert, which
+// crypto/tls returns as an OpError of this Op (under our own of dialling).
+func alerted(err error) bool {
+	for {
+		op, ok := errors.AsType[*net.OpError](err)
+		if !ok {
+			return false
+		}
+		if op.Op == "remote error" {
+			return true
+		}
+		err = op.Err
+	}
 }
 
 func tlsHalt(err error, hint relay.Hint) error {
@@ -163,8 +179,9 @@ func (c classifier) createHint(topic string) string {
 // unreachableHint says what asking the brokers ended with.
 func (c classifier) unreachableHint(err error) string {
 	hint := fmt.Sprintf("brokers %s do not answer: %v", strings.Join(c.brokers, ","), err)
-	if _, ok := errors.AsType[*kgo.ErrFirstReadEOF](err); ok {
-		hint += "; if they are up, the listener may want TLS or SASL, or not want it: see " + envPrefix + "TLS and " + envPrefix + "SASL_MECHANISM"
+	if errors.Is(err, io.EOF) {
+		hint += "; if they are up, they hang up because the listener wants TLS or SASL, or does not, or refuses the login: see " +
+			envPrefix + "TLS and " + envPrefix + "SASL_*"
 	}
 	return hint
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // scout looks up topics beside the row's way: those that messages wait for,
@@ -106,29 +104,19 @@ func (s *scout) look(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	names := make([]string, 0, len(topics))
-	for name := range topics {
-		names = append(names, name)
+	partitions, errs, err := s.metadata(ctx, topics)
+	if err != nil {
+		s.unanswered(ctx, topics, err)
+		return
 	}
-	metadata, err := p.admin.Metadata(ctx, names...)
+	settings, err := s.settings(ctx, partitions)
 	if err != nil {
 		s.unanswered(ctx, topics, err)
 		return
 	}
 	p.sink.conditions.clear(reasonUnreachable, "")
-	var existing []string
-	for name, detail := range metadata.Topics {
-		if detail.Err == nil && len(detail.Partitions) > 0 {
-			existing = append(existing, name)
-		}
-	}
-	settings, err := s.settings(ctx, existing)
-	if err != nil {
-		s.unanswered(ctx, topics, err)
-		return
-	}
 	for name, t := range topics {
-		s.learn(ctx, t, metadata.Topics[name], settings[name])
+		s.learn(ctx, t, errs[name], partitions[name], settings[name])
 	}
 }
 
@@ -149,19 +137,19 @@ func (s *scout) unanswered(ctx context.Context, topics map[string]*topic, err er
 }
 
 // learn takes in what the brokers say of t.
-func (s *scout) learn(ctx context.Context, t *topic, detail kadm.TopicDetail, settings map[string]string) {
+func (s *scout) learn(ctx context.Context, t *topic, err error, partitions int, settings map[string]string) {
 	p := s.producer
 	switch {
-	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		s.missing(ctx, t)
-	case detail.Err != nil:
-		if err := p.sink.explain.classify(t.name, detail.Err); isHalt(err) || isPoison(err) {
+	case err != nil:
+		if err := p.sink.explain.classify(t.name, err); isHalt(err) || isPoison(err) {
 			s.refuse(t, err)
 		}
 		// Anything else passes, such as a topic without leaders: the next look sees.
-	case len(detail.Partitions) > 0:
+	case partitions > 0:
 		s.found(t)
-		s.open(t, newLimits(len(detail.Partitions), settings))
+		s.open(t, newLimits(partitions, settings))
 	}
 }
 
@@ -231,39 +219,4 @@ func (s *scout) missing(ctx context.Context, t *topic) {
 func (s *scout) found(t *topic) {
 	t.watch.missing = 0
 	s.producer.sink.conditions.clear(reasonTopicMissing, t.name)
-}
-
-// settings reads what counts of each topic's settings. A topic whose settings
-// the relay may not read is left out.
-func (s *scout) settings(ctx context.Context, names []string) (map[string]map[string]string, error) {
-	all := make(map[string]map[string]string, len(names))
-	if len(names) == 0 {
-		return all, nil
-	}
-	req := kmsg.NewPtrDescribeConfigsRequest()
-	for _, name := range names {
-		resource := kmsg.NewDescribeConfigsRequestResource()
-		resource.ResourceType = kmsg.ConfigResourceTypeTopic
-		resource.ResourceName = name
-		resource.ConfigNames = []string{configMaxBytes, configCleanup, configRetention, configType, configBefore, configAfter, configDifference}
-		req.Resources = append(req.Resources, resource)
-	}
-	resp, err := req.RequestWith(ctx, s.producer.client)
-	if err != nil {
-		return nil, err
-	}
-	for i := range resp.Resources {
-		r := &resp.Resources[i]
-		if r.ErrorCode != 0 {
-			continue
-		}
-		settings := make(map[string]string, len(r.Configs))
-		for _, c := range r.Configs {
-			if c.Value != nil {
-				settings[c.Name] = *c.Value
-			}
-		}
-		all[r.ResourceName] = settings
-	}
-	return all, nil
 }

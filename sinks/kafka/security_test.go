@@ -18,8 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
+	brokers "github.com/outrider-cdc/outrider/internal/harness/kafka"
 	"github.com/outrider-cdc/outrider/internal/secret"
 	"github.com/outrider-cdc/outrider/relay"
 	"github.com/outrider-cdc/outrider/sinks/kafka"
@@ -64,22 +67,32 @@ func file(t *testing.T, content []byte) string {
 }
 
 // secured is a cluster with TLS, and with every mechanism of SASL for user app.
-func secured(t *testing.T) (cfg kafka.Config) {
+func secured(t *testing.T) (kafka.Config, *kfake.Cluster) {
 	t.Helper()
 	cert, certFile, _ := certificate(t)
 	c := fake(t, kfake.SeedTopics(1, "a"), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}),
 		kfake.EnableSASL(), kfake.Superuser("PLAIN", "app", "right"),
 		kfake.Superuser("SCRAM-SHA-256", "app", "right"), kfake.Superuser("SCRAM-SHA-512", "app", "right"))
-	cfg = config(c.ListenAddrs()...)
+	cfg := config(c.ListenAddrs()...)
 	cfg.TLS, cfg.TLSCAFile = true, certFile
 	cfg.SASLUsername, cfg.SASLPassword = "app", secret.New("right")
-	return cfg
+	return cfg, c
+}
+
+// refuseLogins makes the fake answer logins as a broker answers wrong ones; by itself it hangs up.
+func refuseLogins(c *kfake.Cluster) {
+	c.ControlKey(int16(kmsg.SASLAuthenticate), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		resp := r.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+		return resp, nil, true
+	})
 }
 
 var mechanisms = []string{"plain", "scram-sha-256", "scram-sha-512"}
 
 func TestLogin(t *testing.T) {
-	cfg := secured(t)
+	cfg, _ := secured(t)
 	for _, cfg.SASLMechanism = range mechanisms {
 		w := newWorld(t, cfg)
 		w.begin()
@@ -103,35 +116,75 @@ func halts(t *testing.T, cfg kafka.Config, reason, hint string) {
 	}
 }
 
-func TestWrongPasswordHalts(t *testing.T) {
-	cfg := secured(t)
+func TestRefusedLoginHalts(t *testing.T) {
+	cfg, c := secured(t)
+	refuseLogins(c)
 	cfg.SASLPassword = secret.New("wrong-password")
 	for _, cfg.SASLMechanism = range mechanisms {
 		halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
 	}
+	cfg.SASLPassword = secret.FromFile(file(t, nil) + ".missing")
+	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
 }
 
+func TestUnknownMechanismHalts(t *testing.T) {
+	cfg, c := secured(t)
+	c.ControlKey(int16(kmsg.SASLHandshake), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		resp := r.ResponseKind().(*kmsg.SASLHandshakeResponse)
+		resp.ErrorCode = kerr.UnsupportedSaslMechanism.Code
+		return resp, nil, true
+	})
+	cfg.SASLMechanism = "plain"
+	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_MECHANISM=")
+}
+
+// A broker that hangs up on a login may be one that stops: the sink waits, and
+// the password that is mended meanwhile counts at the next connect.
 func TestPasswordIsReadAgain(t *testing.T) {
-	cfg := secured(t)
+	cfg, _ := secured(t)
 	cfg.SASLMechanism = "scram-sha-512"
 	name := file(t, []byte("wrong-password\n"))
 	cfg.SASLPassword = secret.FromFile(name)
-	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
 	w := newWorld(t, cfg)
-	if _, err := w.sink.Begin(t.Context(), w.source()); !errors.Is(err, relay.ErrFatal) {
-		t.Fatalf("begin returned %v", err)
+	begun := make(chan error, 1)
+	go func() {
+		_, err := w.sink.Begin(t.Context(), w.source())
+		begun <- err
+	}()
+	if got := w.condition("kafka_unreachable", "", true); !strings.Contains(got.Hint, "OUTRIDER_KAFKA_SASL_") {
+		t.Errorf("hint %q", got.Hint)
 	}
 	if err := os.WriteFile(name, []byte("right\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.begin()
+	if err := <-begun; err != nil {
+		t.Fatal(err)
+	}
 	w.delivered(w.publish("a", "k", "0"))
-	cfg.SASLPassword = secret.FromFile(name + ".missing")
+}
+
+func TestLoginOnKafka(t *testing.T) {
+	c := brokers.Start(t, 1,
+		"listener.security.protocol.map=CLIENT:SASL_PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"sasl.enabled.mechanisms=PLAIN",
+		`listener.name.client.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app="right";`)
+	cfg := config(c.Brokers()...)
+	cfg.SASLMechanism, cfg.SASLAllowPlaintext = "plain", true
+	cfg.SASLUsername, cfg.SASLPassword = "app", secret.New("right")
+	w := newWorld(t, cfg)
+	w.begin()
+	w.delivered(w.publish(c.Topic(t, 1, nil), "k", "0"))
+
+	cfg.SASLPassword = secret.New("wrong-password")
 	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
+
+	cfg.SASLMechanism = "scram-sha-256"
+	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_MECHANISM=")
 }
 
 func TestTLSProblemsHalt(t *testing.T) {
-	cfg := secured(t)
+	cfg, _ := secured(t)
 	cfg.SASLMechanism = "scram-sha-512"
 	_, stranger, _ := certificate(t)
 
@@ -159,25 +212,26 @@ func TestClientCertificate(t *testing.T) {
 	_, strangerCert, strangerKey := certificate(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(cert.Leaf)
-	c := fake(t, kfake.SeedTopics(1, "a"), kfake.TLS(&tls.Config{
-		Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
-		// With 1.3 a client hears of a refused certificate only after it has
-		// written; with 1.2 within the handshake.
-		MaxVersion: tls.VersionTLS12, MinVersion: tls.VersionTLS12,
-	}))
-	cfg := config(c.ListenAddrs()...)
-	cfg.TLS, cfg.TLSCAFile, cfg.TLSCertFile, cfg.TLSKeyFile = true, certFile, certFile, keyFile
-	w := newWorld(t, cfg)
-	w.begin()
-	w.delivered(w.publish("a", "k", "0"))
-	cfg.TLSCertFile, cfg.TLSKeyFile = strangerCert, strangerKey
-	halts(t, cfg, "kafka_tls", "OUTRIDER_KAFKA_TLS_CERT_FILE=")
+	// With 1.2 a client hears of a refused certificate within the handshake, with 1.3 when it reads first.
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		c := fake(t, kfake.SeedTopics(1, "a"), kfake.TLS(&tls.Config{
+			Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+			MaxVersion: version, MinVersion: version,
+		}))
+		cfg := config(c.ListenAddrs()...)
+		cfg.TLS, cfg.TLSCAFile, cfg.TLSCertFile, cfg.TLSKeyFile = true, certFile, certFile, keyFile
+		w := newWorld(t, cfg)
+		w.begin()
+		w.delivered(w.publish("a", "k", "0"))
+		cfg.TLSCertFile, cfg.TLSKeyFile = strangerCert, strangerKey
+		halts(t, cfg, "kafka_tls", "OUTRIDER_KAFKA_TLS_CERT_FILE=")
+	}
 }
 
 // A listener that wants TLS only hangs up: that may be an outage too, so the
 // sink waits, and says what else it may be.
 func TestPlaintextToTLSListenerIsTold(t *testing.T) {
-	cfg := secured(t)
+	cfg, _ := secured(t)
 	cfg.TLS, cfg.TLSCAFile, cfg.SASLMechanism, cfg.SASLUsername, cfg.SASLPassword = false, "", "", "", secret.Text{}
 	w := newWorld(t, cfg)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -189,15 +189,16 @@ func (w *world) beginAs(source relay.Source) {
 // sent is one message under way.
 type sent struct {
 	tb      testing.TB
-	settled chan error
+	settled chan struct{} // closed when it is
+	err     error
 }
 
 // wait returns what the message settled with.
-func (s sent) wait() error {
+func (s *sent) wait() error {
 	s.tb.Helper()
 	select {
-	case err := <-s.settled:
-		return err
+	case <-s.settled:
+		return s.err
 	case <-time.After(patience):
 		s.tb.Fatal("a message was not settled")
 		return nil
@@ -205,9 +206,16 @@ func (s sent) wait() error {
 }
 
 // open reports whether the message is not settled now.
-func (s sent) open() bool { return len(s.settled) == 0 }
+func (s *sent) open() bool {
+	select {
+	case <-s.settled:
+		return false
+	default:
+		return true
+	}
+}
 
-func (w *world) publish(topic, key, value string) sent {
+func (w *world) publish(topic, key, value string) *sent {
 	m := &relay.Message{Topic: topic, Value: []byte(value), CommittedAt: time.Now()}
 	if key != "" {
 		m.Key = []byte(key)
@@ -215,16 +223,19 @@ func (w *world) publish(topic, key, value string) sent {
 	return w.publishMessage(m)
 }
 
-func (w *world) publishMessage(m *relay.Message) sent {
+func (w *world) publishMessage(m *relay.Message) *sent {
 	w.next++
 	m.ID = []byte("row-" + strconv.Itoa(w.next))
-	s := sent{w.tb, make(chan error, 1)}
-	w.sink.Publish(relay.NewMessage(m, nil, func(err error) { s.settled <- err }))
+	s := &sent{tb: w.tb, settled: make(chan struct{})}
+	w.sink.Publish(relay.NewMessage(m, nil, func(err error) {
+		s.err = err
+		close(s.settled)
+	}))
 	return s
 }
 
 // delivered waits for all and fails if one did not settle nil.
-func (w *world) delivered(all ...sent) {
+func (w *world) delivered(all ...*sent) {
 	w.tb.Helper()
 	for i, s := range all {
 		if err := s.wait(); err != nil {
@@ -234,8 +245,8 @@ func (w *world) delivered(all ...sent) {
 }
 
 // numbered publishes n messages of one key, with the values 0, 1, 2 …
-func (w *world) numbered(topic string, from, n int) []sent {
-	all := make([]sent, 0, n)
+func (w *world) numbered(topic string, from, n int) []*sent {
+	all := make([]*sent, 0, n)
 	for i := range n {
 		all = append(all, w.publish(topic, "k", strconv.Itoa(from+i)))
 	}
