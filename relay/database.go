@@ -46,9 +46,13 @@ func (r *Relay) openDatabase(ctx context.Context) (*database, error) {
 	db := &database{Conn: conn, relay: r}
 	_, err = conn.Exec(ctx, fmt.Sprintf(`SET synchronous_commit = local; SET statement_timeout = %d; SET lock_timeout = %[1]d;
 SET idle_in_transaction_session_timeout = '1min'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;
-SET tcp_keepalives_count = 3; SET client_connection_check_interval = '10s'`, statementTimeout.Milliseconds()))
+SET tcp_keepalives_count = 3`, statementTimeout.Milliseconds()))
 	if err != nil {
 		db.close()
+		return nil, fmt.Errorf("prepare connection: %w", err)
+	}
+	// Servers on some platforms refuse it; then keep-alives alone must do.
+	if _, err := conn.Exec(ctx, `SET client_connection_check_interval = '10s'`); err != nil && conn.IsClosed() {
 		return nil, fmt.Errorf("prepare connection: %w", err)
 	}
 	return db, nil

@@ -72,10 +72,10 @@ func (db *database) lead(ctx context.Context, row *progressRow, pid uint32, time
 	l := leadership{pid: pid, confirmed: row.confirmed}
 	cfg := db.relay.cfg
 	err := db.QueryRow(ctx, `UPDATE `+db.relays()+` SET epoch = epoch + 1, write_seq = write_seq + 1, contract = $4,
- generation = generation + CASE WHEN timeline <> $5 THEN 1 ELSE 0 END, timeline = $5, history = $6, delivery = 'at-least-once',
+ generation = generation + CASE WHEN timeline <> $5 THEN 1 ELSE 0 END, timeline = $5, history = $6, options_hash = $9, delivery = 'at-least-once',
  instance = $7, timeout_ms = $8, released = false, stuck_since = NULL, updated_at = clock_timestamp()
 WHERE `+guard+` RETURNING epoch, generation`,
-		cfg.Slot, row.epoch, pid, contract, timeline, history, cfg.Instance, timeout.Milliseconds()).Scan(&l.epoch, &l.generation)
+		cfg.Slot, row.epoch, pid, contract, timeline, history, cfg.Instance, timeout.Milliseconds(), db.relay.optionsHash()).Scan(&l.epoch, &l.generation)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return l, errNotLeading
 	}

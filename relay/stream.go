@@ -32,9 +32,8 @@ type stream struct {
 	committed  time.Time
 	commitText []byte
 
-	received LSN  // newest position the server has told of, in this session
-	heard    bool // anything at all; before that nothing may be confirmed
-	flushed  LSN  // last flush that was sent
+	received LSN // newest position the server has told of, in this session
+	flushed  LSN // last flush that was sent
 	replies  replies
 }
 
@@ -91,7 +90,6 @@ func (s *stream) receive(ctx context.Context) error {
 		case err != nil:
 			return s.relay.streamError(err)
 		}
-		s.heard = true
 		s.received = max(s.received, frame.WALEnd)
 		switch frame.Kind {
 		case replication.FrameWAL:

@@ -81,13 +81,9 @@ func (s *stream) failure() error {
 }
 
 // flush is what may be confirmed: what the progress row says as committed, and
-// nothing before the server was heard in this session.
-func (s *stream) flush() LSN {
-	if !s.heard {
-		return 0
-	}
-	return LSN(s.relay.durable.Load())
-}
+// nothing that the server has not told of in this session, although it would
+// believe any position.
+func (s *stream) flush() LSN { return min(LSN(s.relay.durable.Load()), s.received) }
 
 // tick sends a status when one is due, and at once when more can be confirmed.
 func (s *stream) tick(reading bool) error {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -49,6 +50,10 @@ var (
 // bufferSize is what one read from the socket may bring.
 const bufferSize = 256 << 10
 
+// maxAnswer bounds what a server may announce before the stream; pgconn
+// allocates it at once. The longest is a timeline's history, 50 bytes a failover.
+const maxAnswer = 16 << 20
+
 // sessionSettings fix how values look, and lift limits that would end slot
 // creation, which may have to wait long for other transactions.
 //
@@ -69,7 +74,10 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 	parsed.RuntimeParams["replication"] = "database"
 	parsed.RuntimeParams["application_name"] = cfg.ApplicationName
 	// As an option of the command line: a walsender reads its timeout before it would read a SET.
-	parsed.RuntimeParams["options"] = fmt.Sprintf("-c wal_sender_timeout=%d", cfg.WALSenderTimeout.Milliseconds())
+	// Behind those of the URL: the last one counts.
+	parsed.RuntimeParams["options"] = strings.TrimSpace(fmt.Sprintf("%s -c wal_sender_timeout=%d",
+		parsed.RuntimeParams["options"], cfg.WALSenderTimeout.Milliseconds()))
+	parsed.MaxProtocolMessageBodyLen = maxAnswer
 	if cfg.Dial != nil {
 		parsed.DialFunc = cfg.Dial
 	}
@@ -126,6 +134,7 @@ func (c *Conn) learn(ctx context.Context) error {
 	return nil
 }
 
+// timeoutForm is a time as the server prints it.
 var timeoutForm = regexp.MustCompile(`^(\d+)(ms|s|min|h|d|)$`)
 
 // parseTimeout reads a time as SHOW prints it; without a unit it is milliseconds.
@@ -134,7 +143,7 @@ func parseTimeout(s string) (time.Duration, error) {
 	if m == nil {
 		return 0, fmt.Errorf("wal_sender_timeout %q is no time", s)
 	}
-	n, err := strconv.Atoi(m[1])
+	n, err := strconv.ParseInt(m[1], 10, 32) // the server keeps it as 32 bits of milliseconds
 	if err != nil {
 		return 0, fmt.Errorf("wal_sender_timeout: %w", err)
 	}

@@ -49,14 +49,25 @@ func IsTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 // Receive returns the next frame. Errors: [IsTimeout]; *pgconn.PgError as the
 // server sent it; [ErrEnded]; anything else means that the connection is lost.
 func (c *Conn) Receive() (Frame, error) {
-	kind, body, err := c.frames.next()
-	if err != nil {
-		if !IsTimeout(err) {
-			err = fmt.Errorf("receive: %w", err)
+	for {
+		kind, body, err := c.frames.next()
+		if err != nil {
+			if !IsTimeout(err) {
+				return Frame{}, fmt.Errorf("receive: %w", err)
+			}
+			if c.frames.grown() { // a long message over a slow line: the server is not silent
+				c.hear()
+			}
+			return Frame{}, err
 		}
-		return Frame{}, err
+		c.hear()
+		if kind != 'S' { // ParameterStatus may come at any time
+			return parseFrame(kind, body)
+		}
 	}
-	c.hear()
+}
+
+func parseFrame(kind byte, body []byte) (Frame, error) {
 	switch kind {
 	case 'd':
 		return parseCopyData(body)
@@ -73,8 +84,6 @@ func (c *Conn) Receive() (Frame, error) {
 		}
 		notice := pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(&n))
 		return Frame{Kind: FrameNotice, Notice: (*pgconn.Notice)(notice)}, nil
-	case 'S': // ParameterStatus may come at any time
-		return c.Receive()
 	case 'c', 'C', 'Z':
 		return Frame{}, ErrEnded
 	}
@@ -102,6 +111,7 @@ type frames struct {
 	used  int    // bytes in the buffer that the last message took
 	large []byte // what has arrived of a message longer than the buffer
 	want  int    // its full length; 0: none is under way
+	seen  int    // what grown has seen of the message under way
 }
 
 // next returns type and body of the next message; body is valid until the next call.
@@ -110,7 +120,7 @@ func (f *frames) next() (kind byte, body []byte, err error) {
 		if _, err := f.src.Discard(f.used); err != nil {
 			return 0, nil, err
 		}
-		f.used = 0
+		f.used, f.seen = 0, 0
 	}
 	if f.want == 0 {
 		head, err := f.src.Peek(header)
@@ -135,8 +145,18 @@ func (f *frames) next() (kind byte, body []byte, err error) {
 		return 0, nil, noEOF(err)
 	}
 	m := f.large
-	f.large, f.want = nil, 0
+	f.large, f.want, f.seen = nil, 0, 0
 	return m[0], m[header:], nil
+}
+
+// grown reports whether more of the message under way is there than the last
+// time. Without this a message that takes longer than the timeout would never
+// arrive: the session would end in its middle, and in that of the next.
+func (f *frames) grown() bool {
+	there := len(f.large) + f.src.Buffered()
+	more := there > f.seen
+	f.seen = there
+	return more
 }
 
 // gather reads what is missing of a long message.
@@ -167,7 +187,7 @@ func noEOF(err error) error {
 // that it cannot swallow the beginning of the stream.
 type oneMessage struct {
 	src  *bufio.Reader
-	left int
+	left int64
 }
 
 func (o *oneMessage) Read(p []byte) (int, error) {
@@ -176,9 +196,9 @@ func (o *oneMessage) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		o.left = int(binary.BigEndian.Uint32(head[1:])) + 1
+		o.left = int64(binary.BigEndian.Uint32(head[1:])) + 1
 	}
-	n, err := o.src.Read(p[:min(len(p), o.left)])
-	o.left -= n
+	n, err := o.src.Read(p[:min(int64(len(p)), o.left)])
+	o.left -= int64(n)
 	return n, err
 }

@@ -83,8 +83,11 @@ func (c *Conn) Status(write, flush LSN, reply bool) error {
 		b = append(b, 0)
 	}
 	c.nextTick = now.Add(c.interval)
-	if until := c.heard.Add(c.silence / 2); now.Before(until) && until.Before(c.nextTick) {
-		c.nextTick = until // in time to ask for a reply
+	// In time to ask for a reply, and in time to give up.
+	for _, until := range [...]time.Time{c.heard.Add(c.silence / 2), c.heard.Add(c.silence)} {
+		if now.Before(until) && until.Before(c.nextTick) {
+			c.nextTick = until
+		}
 	}
 	if err := c.socket.SetWriteDeadline(now.Add(c.timeout)); err != nil {
 		return err
