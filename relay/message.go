@@ -132,10 +132,10 @@ func (s Source) String() string {
 // Condition is something a sink waits for that an operator may want to know,
 // such as a missing topic. A zero Since clears the condition of that reason and topic.
 type Condition struct {
-	Reason string // snake_case, stable
-	Topic  string // "" if it concerns no single topic
-	Since  time.Time
-	Hint   string // how to mend it
+	Reason string    `json:"reason"`          // snake_case, stable
+	Topic  string    `json:"topic,omitempty"` // "" if it concerns no single topic
+	Since  time.Time `json:"since"`
+	Hint   string    `json:"hint,omitempty"` // how to mend it
 }
 
 // Checkpoint is what a sink stores atomically with the data. Sinks that store nothing return the zero value.
