@@ -135,7 +135,7 @@ func (c classifier) authorizationHalt(code *kerr.Error, topic string, err error)
 // settingsHalt sorts what only another configuration, here or at the brokers,
 // can mend. Anything else it returns as it is.
 func settingsHalt(code *kerr.Error, err error) error {
-	hint := relay.Hint{}
+	var hint relay.Hint
 	reason := "kafka_settings"
 	switch code {
 	case kerr.UnsupportedCompressionType:

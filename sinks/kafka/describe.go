@@ -38,8 +38,8 @@ func (s *scout) metadata(ctx context.Context, topics map[string]*topic) (partiti
 	return partitions, errs, nil
 }
 
-// settings reads what counts of each topic's settings. A topic whose settings
-// the relay may not read is left out.
+// settings reads what counts of each topic's settings: none where the relay may
+// not read them, nil where the brokers cannot tell them just now.
 func (s *scout) settings(ctx context.Context, topics map[string]int) (map[string]map[string]string, error) {
 	all := make(map[string]map[string]string, len(topics))
 	if len(topics) == 0 {
@@ -59,8 +59,8 @@ func (s *scout) settings(ctx context.Context, topics map[string]int) (map[string
 	}
 	for i := range resp.Resources {
 		r := &resp.Resources[i]
-		if r.ErrorCode != 0 {
-			continue
+		if err := kerr.ErrorForCode(r.ErrorCode); kerr.IsRetriable(err) {
+			continue // such as a topic so new that this broker does not know it
 		}
 		settings := make(map[string]string, len(r.Configs))
 		for _, c := range r.Configs {

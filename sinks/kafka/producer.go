@@ -195,7 +195,7 @@ func (p *producer) preflight(t *topic, l *limits, r *record) error {
 // promised is told by franz-go what became of a record: one call at a time, in
 // order within a partition.
 func (p *producer) promised(k *kgo.Record, err error) {
-	r := k.Context.(*record) //nolint:errcheck // fill put it there
+	r := k.Context.(*record) // fill put it there
 	t, m := r.topic, r.message
 	err = p.verdict(r, err)
 	p.sink.release(r)
@@ -216,7 +216,7 @@ func (p *producer) batchBytes(name string) int32 {
 	if l == nil {
 		return defaultMaxBytes
 	}
-	bytes := int32(l.maxBytes) //nolint:gosec // at most maxRequestBytes
+	bytes := int32(l.maxBytes) // at most maxRequestBytes
 	t.batchBytes.Store(bytes)
 	return bytes
 }

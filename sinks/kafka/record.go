@@ -83,7 +83,7 @@ func (r *record) estimate() int {
 // lengthSize is how many bytes n takes as a zig-zag varint.
 func lengthSize(n int) int {
 	size := 1
-	for v := uint64(n) << 1; v >= 0x80; v >>= 7 { //nolint:gosec // a length is not negative
+	for v := uint64(n) << 1; v >= 0x80; v >>= 7 {
 		size++
 	}
 	return size

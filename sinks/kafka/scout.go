@@ -147,7 +147,7 @@ func (s *scout) learn(ctx context.Context, t *topic, err error, partitions int, 
 			s.refuse(t, err)
 		}
 		// Anything else passes, such as a topic without leaders: the next look sees.
-	case partitions > 0:
+	case partitions > 0 && settings != nil:
 		s.found(t)
 		s.open(t, newLimits(partitions, settings))
 	}
@@ -158,7 +158,7 @@ func (s *scout) open(t *topic, l *limits) {
 	p := s.producer
 	old := t.limits.Swap(l)
 	if old == nil {
-		t.partitions.Store(int32(l.partitions)) //nolint:gosec // Kafka counts partitions in 32 bits
+		t.partitions.Store(int32(l.partitions)) // Kafka counts partitions in 32 bits
 	}
 	switch {
 	case old == nil && l.unexplained:
@@ -209,8 +209,9 @@ func (s *scout) missing(ctx context.Context, t *topic) {
 	}
 	p.sink.conditions.set(reasonTopicMissing, t.name, hint)
 	// A leadership that ended must not wait for ever for a topic that was
-	// deleted under its records. Their requests name it by its id, so they
-	// cannot land in one that is made later under the same name.
+	// deleted under its records. From produce version 13 on requests name the
+	// topic by its id, so one that is still under way cannot land in a topic made
+	// later under the same name; before that it could, if it outlived three looks.
 	if p.ending.Load() && t.watch.missing >= goneLooks && t.direct.Load() {
 		p.client.PurgeTopicsFromProducing(t.name)
 	}

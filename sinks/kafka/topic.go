@@ -122,11 +122,11 @@ func (p *producer) verdict(r *record, err error) error {
 
 // settled is what m settles with when franz-go gave up on it with err.
 func (c classifier) settled(m *relay.Message, err error) error {
-	switch err := c.classify(m.Topic, err); {
-	case isPoison(err):
+	switch class := c.classify(m.Topic, err); {
+	case isPoison(class):
 		return newPoison(m, err)
-	case isHalt(err):
-		return err
+	case isHalt(class):
+		return class
 	default:
 		return fmt.Errorf("publish to topic %q: %w", m.Topic, err)
 	}

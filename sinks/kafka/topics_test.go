@@ -40,6 +40,22 @@ func TestMissingTopicWaitsAndOthersFlow(t *testing.T) {
 	w.inOrder("there", 200)
 }
 
+// The scout empties the queue while Publish goes on: nothing may overtake.
+func TestOrderHoldsWhileTopicBecomesKnown(t *testing.T) {
+	c := fake(t)
+	w := newWorld(t, config(c.ListenAddrs()...))
+	w.begin()
+	all := w.numbered("later", 0, 60_000)
+	w.condition("topic_missing", "later", true)
+	if err := c.CreateTopic("later", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.condition("topic_missing", "later", false) // told just before the queue is emptied
+	all = append(all, w.numbered("later", len(all), 40_000)...)
+	w.delivered(all...)
+	w.inOrder("later", len(all))
+}
+
 func TestMissingTopicIsCreated(t *testing.T) {
 	c := fake(t)
 	cfg := config(c.ListenAddrs()...)

@@ -46,11 +46,11 @@ func (j *journal) begin(ctx context.Context) error {
 }
 
 // publishRow publishes a new row of size bytes or a little more, key "" for none.
-func (j *journal) publishRow(topic, key string, size int) *call {
+func (j *journal) publishRow(topic, key string, size int) {
 	number := len(j.calls)
 	value := append(strconv.AppendInt(nil, int64(number), 10), ' ')
 	value = append(value, bytes.Repeat([]byte("x"), size)...)
-	return j.publish(&call{stream: stream{topic, key}, number: number, value: value})
+	j.publish(&call{stream: stream{topic, key}, number: number, value: value})
 }
 
 // publishRows publishes n rows over all topics and five keys, and some without a key.
@@ -64,7 +64,7 @@ func (j *journal) publishRows(n, size int) {
 	}
 }
 
-func (j *journal) publish(c *call) *call {
+func (j *journal) publish(c *call) {
 	j.calls = append(j.calls, c)
 	j.mu.Lock()
 	if j.open == 0 {
@@ -81,7 +81,6 @@ func (j *journal) publish(c *call) *call {
 	}
 	own := []relay.Header{{Key: "traceparent", Value: []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")}}
 	j.rig.Sink.Publish(relay.NewMessage(m, own, func(err error) { j.settle(c, err) }))
-	return c
 }
 
 func (j *journal) settle(c *call, err error) {

@@ -7,18 +7,19 @@ import (
 	"strconv"
 )
 
-// once is for a downstream without faults, repeatable for one with: a sink that
-// retries may send a row twice.
+// repeats says whether a row may lie downstream more than once.
+type repeats int
+
 const (
-	once       = false
-	repeatable = true
+	once       repeats = iota // for a downstream without faults
+	repeatable                // for one with: a sink that retries may send a row twice
 )
 
 // landed compares what lies downstream with the journal: every row that settled
 // nil is there, with its own bytes; nothing is there that was not published;
 // and the first occurrences of each key are in order. A row that settled with
 // an error may be there.
-func (j *journal) landed(ctx context.Context, repeats bool) error {
+func (j *journal) landed(ctx context.Context, r repeats) error {
 	found, err := j.found(ctx)
 	if err != nil {
 		return err
@@ -27,7 +28,7 @@ func (j *journal) landed(ctx context.Context, repeats bool) error {
 	newest := make(map[stream]int)
 	for _, c := range found {
 		if seen[c.number] {
-			if repeats == once {
+			if r == once {
 				return fmt.Errorf("message %d of %v is downstream twice", c.number, c.stream)
 			}
 			continue
