@@ -30,6 +30,9 @@ type bench struct {
 	db      *database
 	kafka   *kafka.Cluster // nil if there is none to be had
 	results *results
+
+	patience time.Duration // left for noise
+	runs     int           // made so far
 }
 
 // open builds the relay and starts the servers.
@@ -41,7 +44,7 @@ func open(ctx context.Context, o *options, out io.Writer) (b *bench, err error) 
 		o.dir = scratch(o)
 	}
 	b = &bench{
-		options: o, out: out, start: time.Now(), results: newResults(o),
+		options: o, out: out, start: time.Now(), results: newResults(o), patience: patience,
 		log: slog.New(slog.NewTextHandler(out, nil)),
 	}
 	if err := b.openAll(ctx); err != nil {

@@ -60,6 +60,13 @@ func TestUsageOfOurselves(t *testing.T) {
 	if mib(after.peak) < 1 || mib(after.peak) > 10_000 {
 		t.Errorf("peak is %.1f MiB", mib(after.peak))
 	}
+	family, err := familyCPU()
+	if err != nil || family < after.cpu {
+		t.Errorf("we took %v, and with our children %v, %v", after.cpu, family, err)
+	}
+	if machine, err := machineCPU(); err != nil || machine < family {
+		t.Errorf("we took %v, and the whole machine %v, %v", family, machine, err)
+	}
 	if _, err := usageOf(-1); err == nil {
 		t.Error("a process that is not there has a usage")
 	}
@@ -164,7 +171,7 @@ func TestTableInTheDocs(t *testing.T) {
 	if text, err = os.ReadFile("result.json"); err == nil {
 		err = json.Unmarshal(text, &back)
 	}
-	if diff := cmp.Diff(r, &back); err != nil || diff != "" {
+	if diff := cmp.Diff(r, &back, cmp.AllowUnexported(steady{})); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
 }

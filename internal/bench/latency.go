@@ -20,18 +20,21 @@ func (o *options) latencyRows() (rows, skip int) {
 
 // latencies measures all legs in turns.
 func (b *bench) latencies(ctx context.Context) error {
-	for n := range b.options.repeat {
-		run := fmt.Sprintf("latency-%d", n+1)
+	for range b.options.repeat {
 		for _, l := range b.legs() {
 			if l.sink == sinkStdout {
 				continue
 			}
-			measured, err := b.latency(ctx, l, run)
+			var s steady
+			err := b.calmly(ctx, partLatency, func(run string) (others float64, err error) {
+				s, err = b.latency(ctx, l, run)
+				return s.Others, err
+			})
 			if err != nil {
 				return fmt.Errorf("latency, %s: %w", l.name, err)
 			}
-			b.say("%-9s %-18s p50 %.2f ms, p99 %.2f ms, max %.1f ms at %.0f/s", run, l.name, measured.P50, measured.P99, measured.Max, measured.Rate)
-			b.results.addLatency(l.name, measured)
+			b.say("latency %-18s p50 %5.2f ms  p99 %5.2f ms  max %5.1f ms  at %.0f/s  (others %.2f cores)", l.name, s.P50, s.P99, s.Max, s.Rate, s.Others)
+			b.results.addLatency(l.name, s)
 		}
 	}
 	return nil
@@ -40,20 +43,30 @@ func (b *bench) latencies(ctx context.Context) error {
 // steady is a latency at the rate that was really reached.
 type steady struct {
 	latency
-	Rate float64 `json:"events_per_second"`
+	Rate   float64 `json:"events_per_second"`
+	Others float64 `json:"cores_used_by_others"`
 }
 
-func (b *bench) latency(ctx context.Context, l leg, run string) (steady, error) {
+func (b *bench) latency(ctx context.Context, l leg, run string) (s steady, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
+	n, err := watch()
+	if err != nil {
+		return s, err
+	}
 	switch {
 	case l.relay:
-		return b.relayLatency(ctx, l.sink, run)
+		s, err = b.relayLatency(ctx, l.sink, run)
 	case l.sink != "":
-		return b.producerLatency(ctx, l.sink, run)
+		s, err = b.producerLatency(ctx, l.sink, run)
 	default:
-		return b.rawLatency(ctx, run)
+		s, err = b.rawLatency(ctx, run)
 	}
+	if err != nil {
+		return s, err
+	}
+	s.Others, err = n.others()
+	return s, err
 }
 
 // rawLatency is from commit to raw reader.

@@ -51,7 +51,7 @@ func (o *options) singleRows() int { return max(o.rows/5, 1) }
 func (o *options) bigRows() int { return 3 * o.rows }
 
 // warmUp is how many seconds of each latency repetition do not count.
-const warmUp = 2
+const warmUp = 1
 
 // docsFile holds the table of a run, as seen from the root of the repository.
 const docsFile = "docs/benchmarks.md"
@@ -65,7 +65,7 @@ func parseOptions(args []string, lookup func(string) (string, bool), stderr io.W
 	f.IntVar(&o.rows, "rows", 1_000_000, "rows in transactions of 1000; a fifth of it in transactions of one row, three times as many in one transaction")
 	f.IntVar(&o.repeat, "repeat", 3, "repetitions, of which the best counts")
 	f.IntVar(&o.rate, "rate", 1000, "events a second when latency is measured")
-	f.IntVar(&o.seconds, "seconds", 8, "seconds for which latency is measured, in each repetition")
+	f.IntVar(&o.seconds, "seconds", 6, "seconds for which latency is measured, in each repetition")
 	f.IntVar(&o.partitions, "partitions", 12, "partitions of a topic")
 	f.Func("parts", "comma-separated list of: batch, single, latency, big (default all)", subset(&o.parts))
 	f.Func("sinks", "comma-separated list of: stdout, kfake, kafka (default all)", subset(&o.sinks))

@@ -20,25 +20,40 @@ type usage struct {
 	peak int64         // highest resident set, in bytes
 }
 
-// usageOf reads the usage of a process that runs.
-func usageOf(pid int) (u usage, err error) {
+// process is a line of /proc/<pid>/stat.
+type process struct {
+	parent int
+	own    time.Duration // user and system, of all threads
+	ended  time.Duration // the same of its children that have ended
+}
+
+func processOf(pid int) (p process, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return u, fmt.Errorf("read CPU time: %w", err)
+		return p, fmt.Errorf("read CPU time: %w", err)
 	}
 	// The name in brackets may hold blanks and brackets. After it comes field 3
-	// of proc(5); 14 and 15 are utime and stime.
+	// of proc(5); 4 is ppid, 14 to 17 are utime, stime, cutime, cstime.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return u, fmt.Errorf("read CPU time: %q", stat)
+	if len(fields) < 15 {
+		return p, fmt.Errorf("read CPU time: %q", stat)
 	}
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return u, fmt.Errorf("read CPU time: %w", err)
+	var n [5]int64
+	for i, at := range []int{1, 11, 12, 13, 14} {
+		if n[i], err = strconv.ParseInt(fields[at], 10, 64); err != nil {
+			return p, fmt.Errorf("read CPU time: %w", err)
 		}
-		u.cpu += time.Duration(n) * tick
 	}
+	return process{int(n[0]), time.Duration(n[1]+n[2]) * tick, time.Duration(n[3]+n[4]) * tick}, nil
+}
+
+// usageOf reads the usage of a process that runs.
+func usageOf(pid int) (u usage, err error) {
+	p, err := processOf(pid)
+	if err != nil {
+		return u, err
+	}
+	u.cpu = p.own
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return u, fmt.Errorf("read memory: %w", err)
@@ -53,31 +68,6 @@ func usageOf(pid int) (u usage, err error) {
 		}
 	}
 	return u, nil
-}
-
-// machineBusy is the time for which the machine's cores were at work, or were
-// taken away by the host, since its start.
-func machineBusy() (time.Duration, error) {
-	stat, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, fmt.Errorf("read the machine's CPU time: %w", err)
-	}
-	line, _, _ := strings.Cut(string(stat), "\n")
-	fields := strings.Fields(line)
-	if len(fields) < 9 {
-		return 0, fmt.Errorf("read the machine's CPU time: %q", line)
-	}
-	var busy time.Duration
-	for i, field := range fields[1:9] { // user nice system idle iowait irq softirq steal
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read the machine's CPU time: %w", err)
-		}
-		if i != 3 && i != 4 {
-			busy += time.Duration(n) * tick
-		}
-	}
-	return busy, nil
 }
 
 // pause waits for d or for ctx's end.

@@ -53,11 +53,11 @@ func (r *results) throughputTable() string {
 }
 
 func (r *results) latencyTable() string {
-	rows := [][]string{{"leg", "p50", "p99", "max", "events/s"}}
+	rows := [][]string{{"leg", "p50", "p99", "max", "events/s", "others"}}
 	for _, l := range r.Latency {
 		rows = append(rows, []string{
 			l.Leg, fmt.Sprintf("%.2f", l.Best.P50), fmt.Sprintf("%.2f", l.Best.P99),
-			fmt.Sprintf("%.1f", l.Best.Max), fmt.Sprintf("%.0f", l.Best.Rate),
+			fmt.Sprintf("%.1f", l.Best.Max), fmt.Sprintf("%.0f", l.Best.Rate), fmt.Sprintf("%.2f", l.Best.Others),
 		})
 	}
 	return markdown(rows, 1)
@@ -76,7 +76,7 @@ func (r *results) verdictTable() string {
 		if v.Pass {
 			result = "pass"
 		}
-		rows = append(rows, []string{kind, v.What, fmt.Sprintf("%.2f", v.Value), fmt.Sprintf("%s %g", sign, v.Limit), result})
+		rows = append(rows, []string{kind, v.What, fmt.Sprintf("%.3f", v.Value), fmt.Sprintf("%s %g", sign, v.Limit), result})
 	}
 	return markdown(rows, 2)
 }

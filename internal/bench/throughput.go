@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // Legs of a throughput part: who reads or writes, and where it goes.
@@ -31,8 +30,10 @@ func (b *bench) legs() []leg {
 	list := []leg{{name: legRaw}}
 	for _, l := range []leg{
 		{legStdout, sinkStdout, true},
-		{legBareFake, sinkFake, false}, {legFake, sinkFake, true},
-		{legBare, sinkKafka, false}, {legKafka, sinkKafka, true},
+		{legBareFake, sinkFake, false},
+		{legFake, sinkFake, true},
+		{legBare, sinkKafka, false},
+		{legKafka, sinkKafka, true},
 	} {
 		if b.has(l.sink) {
 			list = append(list, l)
@@ -48,15 +49,11 @@ func (b *bench) throughput(ctx context.Context, part string, rows, size int) err
 	if err != nil {
 		return err
 	}
-	for n := range b.options.repeat {
+	for range b.options.repeat {
 		for _, l := range b.legs() {
-			run := fmt.Sprintf("%s-%d", part, n+1)
-			m, err := b.runLeg(ctx, l, run, data)
-			if err != nil {
-				return fmt.Errorf("%s, %s: %w", part, l.name, err)
+			if err := b.runLeg(ctx, l, data); err != nil {
+				return err
 			}
-			b.say("%-7s %-18s %s", run, l.name, m)
-			b.results.add(part, l.name, m)
 		}
 	}
 	if err := b.profiles(ctx, data); err != nil {
@@ -76,7 +73,22 @@ func (m measurement) String() string {
 	return text + fmt.Sprintf("  (others %.2f cores)", m.Others)
 }
 
-func (b *bench) runLeg(ctx context.Context, l leg, run string, data *data) (measurement, error) {
+// runLeg measures one leg once.
+func (b *bench) runLeg(ctx context.Context, l leg, data *data) error {
+	var m measurement
+	err := b.calmly(ctx, data.part, func(run string) (others float64, err error) {
+		m, err = b.makeRun(ctx, l, run, data)
+		return m.Others, err
+	})
+	if err != nil {
+		return fmt.Errorf("%s, %s: %w", data.part, l.name, err)
+	}
+	b.say("%-7s %-18s %s", data.part, l.name, m)
+	b.results.add(data.part, l.name, m)
+	return nil
+}
+
+func (b *bench) makeRun(ctx context.Context, l leg, run string, data *data) (measurement, error) {
 	switch {
 	case l.relay:
 		return b.relayRun(ctx, l.sink, run, data, b.binary, "")
@@ -149,9 +161,6 @@ func slotName(run, sink string) string {
 // from outside, and in the same way for every reader.
 func (b *bench) readSlot(ctx context.Context, slot string, data *data, broker int, start func() (reader, error)) (m measurement, err error) {
 	defer func() { err = errors.Join(err, b.db.leave(context.WithoutCancel(ctx), slot)) }()
-	if err := pause(ctx, settleTime); err != nil {
-		return m, err
-	}
 	r, err := start()
 	if err != nil {
 		return m, err
@@ -188,9 +197,6 @@ func (b *bench) bareProducer(ctx context.Context, sink, run string, rows int) (m
 		return m, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	if err := pause(ctx, settleTime); err != nil {
-		return m, err
-	}
 	win, err := openWindow(pids{process: w.Pid(), broker: br.pid})
 	if err != nil {
 		return m, err
@@ -225,19 +231,12 @@ func (b *bench) big(ctx context.Context) error {
 		return err
 	}
 	for _, l := range b.legs() {
-		if l.sink != "" && !l.relay {
+		if l.sink == sinkStdout || l.sink != "" && !l.relay {
 			continue
 		}
-		m, err := b.runLeg(ctx, l, partBig+"-1", data)
-		if err != nil {
-			return fmt.Errorf("%s, %s: %w", partBig, l.name, err)
+		if err := b.runLeg(ctx, l, data); err != nil {
+			return err
 		}
-		b.say("%-7s %-18s %s", partBig, l.name, m)
-		b.results.add(partBig, l.name, m)
 	}
 	return b.db.unload(ctx)
 }
-
-// settleTime lets servers finish what they do behind their last answer, so that
-// one run does not pay for the one before.
-const settleTime = 300 * time.Millisecond

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"runtime"
-	"time"
-)
+import "time"
 
 // pids are the processes that take part in a run; 0 means there is none.
 type pids struct{ process, walsender, broker int }
@@ -13,7 +10,7 @@ type window struct {
 	pids   pids
 	start  time.Time
 	before [3]usage
-	busy   time.Duration
+	noise  noise
 }
 
 // share is what one process took.
@@ -30,7 +27,7 @@ type measurement struct {
 	Process   share   `json:"process"`
 	Walsender *share  `json:"walsender,omitempty"`
 	Broker    *share  `json:"broker,omitempty"`
-	Others    float64 `json:"cores_used_by_others"` // by processes that are no part of the run, on average
+	Others    float64 `json:"cores_used_by_others"` // see noise
 }
 
 func (p pids) usages() (u [3]usage, err error) {
@@ -51,7 +48,7 @@ func openWindow(p pids) (w window, err error) {
 	if w.before, err = p.usages(); err != nil {
 		return w, err
 	}
-	w.busy, err = machineBusy()
+	w.noise, err = watch()
 	return w, err
 }
 
@@ -62,15 +59,9 @@ func (w window) close(rows int) (measurement, error) {
 	if err != nil {
 		return measurement{}, err
 	}
-	busy, err := machineBusy()
-	if err != nil {
-		return measurement{}, err
-	}
 	m := measurement{Rows: rows, Seconds: elapsed.Seconds(), Rate: float64(rows) / elapsed.Seconds()}
-	ours := time.Duration(0)
 	shareOf := func(i int) share {
 		cpu := after[i].cpu - w.before[i].cpu
-		ours += cpu
 		return share{CPU: cpu.Seconds() * 1e6 / float64(rows), Peak: mib(after[i].peak)}
 	}
 	m.Process = shareOf(0)
@@ -80,9 +71,8 @@ func (w window) close(rows int) (measurement, error) {
 	if w.pids.broker != 0 {
 		m.Broker = new(shareOf(2))
 	}
-	others := (busy - w.busy - ours).Seconds() / elapsed.Seconds()
-	m.Others = min(max(others, 0), float64(runtime.NumCPU()))
-	return m, nil
+	m.Others, err = w.noise.others()
+	return m, err
 }
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
