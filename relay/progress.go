@@ -99,11 +99,7 @@ const progressInterval = time.Second
 
 // run writes until ctx ends or the leadership does.
 func (p *progress) run(ctx context.Context) error {
-	for {
-		p.listen(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
+	for p.listen(ctx); ctx.Err() == nil; p.listen(ctx) {
 		if p.db == nil {
 			continue
 		}
@@ -114,6 +110,7 @@ func (p *progress) run(ctx context.Context) error {
 			p.disconnected(err)
 		}
 	}
+	return nil
 }
 
 // listen spends one interval on the connection, reading it, so that the

@@ -190,7 +190,7 @@ func (s *stream) farewell(p *progress, clean bool) error {
 	if err := p.last(ctx, clean && s.flight.empty()); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
-	if err := s.status(false); err != nil {
+	if err := s.status(); err != nil {
 		return fmt.Errorf("stop: final status: %w", err)
 	}
 	end, cancelEnd := context.WithTimeout(ctx, time.Second)

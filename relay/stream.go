@@ -66,11 +66,16 @@ func (s *stream) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.conn.Interrupt)()
 	err := s.receive(ctx)
 	s.move()
-	if err != nil {
+	if !errors.Is(err, errStopping) {
 		return err
 	}
 	return s.drain()
 }
+
+// errStopping unwinds when the relay is told to stop.
+var errStopping = errors.New("stopping")
+
+// receive reads until something ends it, which its error tells.
 
 func (s *stream) receive(ctx context.Context) error {
 	for n := 0; ; n++ {
@@ -79,7 +84,7 @@ func (s *stream) receive(ctx context.Context) error {
 				return err
 			}
 			if ctx.Err() != nil { // after turn, which moves the read deadline that Interrupt has set
-				return nil
+				return errStopping
 			}
 		}
 		frame, err := s.conn.Receive()
@@ -101,17 +106,11 @@ func (s *stream) receive(ctx context.Context) error {
 		case replication.FrameNotice:
 			err = s.notice(frame)
 		}
-		if errors.Is(err, errStopping) {
-			return nil
-		}
 		if err != nil {
 			return err
 		}
 	}
 }
-
-// errStopping unwinds from a wait for room when the relay is told to stop.
-var errStopping = errors.New("stopping")
 
 // handle is the row's way. wal is valid until the next Receive.
 func (s *stream) handle(ctx context.Context, wal []byte) error {
@@ -135,6 +134,10 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		c, err := pgoutput.ParseCommit(body)
 		if err != nil {
 			return err
+		}
+		if LSN(c.CommitLSN) != s.commitLSN || c.EndLSN <= c.CommitLSN { // its end would be confirmed
+			return fmt.Errorf("%w: commit at %s, ending at %s, of the transaction at %s",
+				pgoutput.ErrMalformed, LSN(c.CommitLSN), LSN(c.EndLSN), s.commitLSN)
 		}
 		s.received = max(s.received, LSN(c.EndLSN))
 		return s.ledger.commit(LSN(c.EndLSN))

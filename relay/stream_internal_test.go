@@ -41,7 +41,7 @@ func u32(b []byte, v int) []byte { return binary.BigEndian.AppendUint32(b, uint3
 func u64(b []byte, v int) []byte { return binary.BigEndian.AppendUint64(b, uint64(v)) }
 
 func wireBegin(final int) []byte { return u32(u64(u64([]byte{'B'}, final), 0), 1) }
-func wireCommit(end int) []byte  { return u64(u64(u64([]byte{'C', 0}, end-1), end), 0) }
+func wireCommit(final int) []byte { return u64(u64(u64([]byte{'C', 0}, final), final+1), 0) }
 
 func wireRelation(id int) []byte {
 	rel := relation(nativeColumns[:]...)
@@ -94,12 +94,13 @@ func TestRowAllocations(t *testing.T) {
 		}); got > 2 {
 			t.Errorf("%s: %v allocations a row in a long transaction, want 2 at most", name, got)
 		}
-		s.mustHandle(t, wireCommit(12))
+		s.mustHandle(t, wireCommit(10))
 		lsn := 12
 		begin, commit := wireBegin(0), wireCommit(0)
 		if got := testing.AllocsPerRun(1000, func() {
 			lsn += 2
 			binary.BigEndian.PutUint64(begin[1:], uint64(lsn))
+			binary.BigEndian.PutUint64(commit[2:], uint64(lsn))
 			binary.BigEndian.PutUint64(commit[10:], uint64(lsn+1))
 			for _, f := range [][]byte{begin, row, commit} {
 				if err := s.handle(ctx, f); err != nil {

@@ -88,7 +88,7 @@ func (s *stream) flush() LSN { return min(LSN(s.relay.durable.Load()), s.receive
 // tick sends a status when one is due, and at once when more can be confirmed.
 func (s *stream) tick(reading bool) error {
 	if flush := s.flush(); flush > s.flushed && !s.replies.shutdown() {
-		return s.status(false)
+		return s.status()
 	}
 	flush := s.flush()
 	if s.replies.shutdown() {
@@ -101,9 +101,9 @@ func (s *stream) tick(reading bool) error {
 }
 
 // status sends one now.
-func (s *stream) status(reply bool) error {
+func (s *stream) status() error {
 	flush := s.flush()
-	if err := s.conn.Status(s.received, flush, reply); err != nil {
+	if err := s.conn.Status(s.received, flush, false); err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
 	s.flushed = max(s.flushed, flush)
@@ -158,7 +158,7 @@ func (s *stream) answerOwed() error {
 	s.replies.next = now.Add(answerPause)
 	drained := s.flight.empty() || now.Sub(s.replies.since) > shutdownDrain
 	if !s.replies.shutdown() || !drained {
-		return s.status(false)
+		return s.status()
 	}
 	if err := s.conn.Status(s.received, 0, false); err != nil {
 		return fmt.Errorf("status: %w", err)
@@ -228,7 +228,7 @@ func (s *stream) begin(ctx context.Context, source Source) error {
 	})
 	if !begun { // the session ends: Begin must not outlive it
 		cancel()
-		_ = <-result // what ended the session counts
+		<-result
 	}
 	return err
 }

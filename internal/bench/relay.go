@@ -23,7 +23,7 @@ const modulePath = "github.com/outrider-cdc/outrider"
 // buildRelay compiles what people deploy: the flags are those of make build.
 func (b *bench) buildRelay(ctx context.Context, name string, extra ...string) (string, error) {
 	binary := filepath.Join(b.folder.Path(), name)
-	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", binary}, extra...)
+	args := append([]string{"build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", binary}, extra...)
 	cmd := exec.CommandContext(ctx, "go", append(args, modulePath)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,7 +209,7 @@ func TestDecodeIncomplete(t *testing.T) {
 					t.Errorf("%d: kind %q cut to %d of %d bytes: %v, want ErrMalformed", major, m[0], n, len(m), err)
 				}
 			}
-			if _, err := parse(append(m[:len(m):len(m)], 0)); !errors.Is(err, pgoutput.ErrMalformed) {
+			if _, err := parse(append(slices.Clip(m), 0)); !errors.Is(err, pgoutput.ErrMalformed) {
 				t.Errorf("%d: kind %q with a byte too many: %v, want ErrMalformed", major, m[0], err)
 			}
 		}
@@ -217,11 +218,11 @@ func TestDecodeIncomplete(t *testing.T) {
 
 func TestDecodeMalformed(t *testing.T) {
 	for name, m := range map[string]string{
-		"old tuple in an insert":      "I\x00\x00\x00\x01O\x00\x00",
-		"unknown column format":       "I\x00\x00\x00\x01N\x00\x01x",
-		"negative column length":      "I\x00\x00\x00\x01N\x00\x01b\xff\xff\xff\xff",
-		"column longer than the rest": "I\x00\x00\x00\x01N\x00\x01b\x7f\xff\xff\xffabc",
-		"more columns than there are": "I\x00\x00\x00\x01N\xff\xffn",
+		"old tuple in an insert":       "I\x00\x00\x00\x01O\x00\x00",
+		"unknown column format":        "I\x00\x00\x00\x01N\x00\x01x",
+		"negative column length":       "I\x00\x00\x00\x01N\x00\x01b\xff\xff\xff\xff",
+		"column longer than the rest":  "I\x00\x00\x00\x01N\x00\x01b\x7f\xff\xff\xffabc",
+		"more columns than there are":  "I\x00\x00\x00\x01N\xff\xffn",
 		"relation without end of name": "R\x00\x00\x00\x01public\x00things",
 		"relation of 65535 columns":    "R\x00\x00\x00\x01public\x00things\x00d\xff\xff",
 		"message of negative length":   "M\x00\x00\x00\x00\x00\x00\x00\x00\x01p\x00\xff\xff\xff\xff",
