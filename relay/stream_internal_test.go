@@ -40,7 +40,7 @@ func u16(b []byte, v int) []byte { return binary.BigEndian.AppendUint16(b, uint1
 func u32(b []byte, v int) []byte { return binary.BigEndian.AppendUint32(b, uint32(v)) }
 func u64(b []byte, v int) []byte { return binary.BigEndian.AppendUint64(b, uint64(v)) }
 
-func wireBegin(final int) []byte { return u32(u64(u64([]byte{'B'}, final), 0), 1) }
+func wireBegin(final int) []byte  { return u32(u64(u64([]byte{'B'}, final), 0), 1) }
 func wireCommit(final int) []byte { return u64(u64(u64([]byte{'C', 0}, final), final+1), 0) }
 
 func wireRelation(id int) []byte {

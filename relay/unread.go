@@ -228,7 +228,7 @@ func (s *stream) begin(ctx context.Context, source Source) error {
 	})
 	if !begun { // the session ends: Begin must not outlive it
 		cancel()
-		<-result
+		s.relay.log.Debug("sink stopped beginning", "error", <-result)
 	}
 	return err
 }
