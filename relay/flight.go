@@ -1,9 +1,6 @@
 package relay
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // messageOverhead is what a message costs beside the bytes of its row, charged
 // to the budget, so that small rows do not slip past it.
@@ -18,10 +15,10 @@ type flight struct {
 	failure atomic.Pointer[error] // the first error a sink settled with
 	waiting atomic.Bool           // somebody waits on wake
 	wake    chan struct{}
-	latency func(commit time.Time)
+	latency func(m *Message) // told of each that is durable
 }
 
-func newFlight(limit int64, latency func(commit time.Time)) *flight {
+func newFlight(limit int64, latency func(m *Message)) *flight {
 	return &flight{limit: limit, wake: make(chan struct{}, 1), latency: latency}
 }
 
@@ -38,7 +35,7 @@ func (f *flight) landed(m *Message, err error) {
 		f.failure.CompareAndSwap(nil, &failed)
 	} else {
 		m.topic.published(m)
-		f.latency(m.CommittedAt)
+		f.latency(m)
 	}
 	f.rows.Add(-1)
 	f.bytes.Add(-m.charge)

@@ -43,7 +43,7 @@ type model struct {
 
 var modelTopic = &topic{name: "t", events: prometheus.NewCounter(prometheus.CounterOpts{Name: "a"}), bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "b"})}
 
-func testFlight(limit int64) *flight { return newFlight(limit, func(time.Time) {}) }
+func testFlight(limit int64) *flight { return newFlight(limit, func(*Message) {}) }
 
 func (m *model) write() {
 	tx := modelTx{final: m.ends + LSN(1+m.rng.IntN(3))}

@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 		}, []string{"topic"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "outrider_commit_to_ack_seconds",
-			Help:    "Time from the commit on the database server to the sink's acknowledgement. Clocks of both hosts matter.",
+			Help:    "Time from the commit on the database server to the sink's acknowledgement: of the first row of each transaction and every sixteenth after it. Clocks of both hosts matter.",
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}),
 		session: prometheus.NewCounter(prometheus.CounterOpts{

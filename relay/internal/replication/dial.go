@@ -29,12 +29,13 @@ type Config struct {
 
 // Conn is a connection in replication mode.
 type Conn struct {
-	pg      *pgconn.PgConn
-	socket  net.Conn      // below TLS nothing else: reads and writes of the protocol
-	reader  *bufio.Reader // takes over what pgconn has not read
-	pid     uint32
-	version int
-	timeout time.Duration
+	pg       *pgconn.PgConn
+	socket   net.Conn      // below TLS nothing else: reads and writes of the protocol
+	reader   *bufio.Reader // takes over what pgconn has not read
+	arrivals *arrivals     // below reader
+	pid      uint32
+	version  int
+	timeout  time.Duration
 
 	frames frames
 	liveness
@@ -89,7 +90,8 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 	}
 	// pgconn must not read past the answer to START_REPLICATION: what follows is ours.
 	parsed.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		c.reader = bufio.NewReaderSize(r, bufferSize)
+		c.arrivals = &arrivals{src: r}
+		c.reader = bufio.NewReaderSize(c.arrivals, bufferSize)
 		return pgproto3.NewFrontend(&oneMessage{src: c.reader}, w)
 	}
 	if c.pg, err = pgconn.ConnectConfig(ctx, parsed); err != nil {

@@ -55,12 +55,8 @@ func (c *Conn) Receive() (Frame, error) {
 			if !IsTimeout(err) {
 				return Frame{}, fmt.Errorf("receive: %w", err)
 			}
-			if c.frames.grown() { // a long message over a slow line: the server is not silent
-				c.hear()
-			}
 			return Frame{}, err
 		}
-		c.hear()
 		if kind != 'S' { // ParameterStatus may come at any time
 			return parseFrame(kind, body)
 		}
@@ -111,7 +107,6 @@ type frames struct {
 	used  int    // bytes in the buffer that the last message took
 	large []byte // what has arrived of a message longer than the buffer
 	want  int    // its full length; 0: none is under way
-	seen  int    // what grown has seen of the message under way
 }
 
 // next returns type and body of the next message; body is valid until the next call.
@@ -120,7 +115,7 @@ func (f *frames) next() (kind byte, body []byte, err error) {
 		if _, err := f.src.Discard(f.used); err != nil {
 			return 0, nil, err
 		}
-		f.used, f.seen = 0, 0
+		f.used = 0
 	}
 	if f.want == 0 {
 		head, err := f.src.Peek(header)
@@ -145,18 +140,8 @@ func (f *frames) next() (kind byte, body []byte, err error) {
 		return 0, nil, noEOF(err)
 	}
 	m := f.large
-	f.large, f.want, f.seen = nil, 0, 0
+	f.large, f.want = nil, 0
 	return m[0], m[header:], nil
-}
-
-// grown reports whether more of the message under way is there than the last
-// time. Without this a message that takes longer than the timeout would never
-// arrive: the session would end in its middle, and in that of the next.
-func (f *frames) grown() bool {
-	there := len(f.large) + f.src.Buffered()
-	more := there > f.seen
-	f.seen = there
-	return more
 }
 
 // gather reads what is missing of a long message.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 )
@@ -28,7 +29,29 @@ func newLiveness(timeout time.Duration, now time.Time) liveness {
 	return liveness{interval: timeout / 3, silence: timeout, heard: now, nextTick: now}
 }
 
-func (l *liveness) hear() { l.heard = time.Now() }
+// arrivals notes when bytes came: one look at the clock for all the frames that
+// one read brings. A long message over a slow line counts as heard piece by
+// piece; without that it would never arrive, as the session would end in its
+// middle, and in that of the next.
+type arrivals struct {
+	src  io.Reader
+	last time.Time
+}
+
+func (a *arrivals) Read(p []byte) (int, error) {
+	n, err := a.src.Read(p)
+	if n > 0 {
+		a.last = time.Now()
+	}
+	return n, err
+}
+
+// hear takes in what has arrived since.
+func (c *Conn) hear() {
+	if c.arrivals.last.After(c.heard) {
+		c.heard = c.arrivals.last
+	}
+}
 
 // NextTick is when Tick wants to be called again at the latest.
 func (c *Conn) NextTick() time.Time { return c.nextTick }
@@ -46,6 +69,7 @@ func (c *Conn) Interrupt() { _ = c.socket.SetReadDeadline(time.Unix(1, 0)) }
 // caller does not read, the server cannot be heard: its time starts anew.
 func (c *Conn) Tick(write, flush LSN, reading bool) error {
 	now := time.Now()
+	c.hear()
 	if !reading {
 		c.heard = now
 	}
@@ -71,6 +95,7 @@ const postgresEpoch = 946_684_800 * 1_000_000
 // enough when it goes down, and the slot stays where it is.
 func (c *Conn) Status(write, flush LSN, reply bool) error {
 	now := time.Now()
+	c.hear()
 	b := append(c.buf[:0], 'd', 0, 0, 0, statusLen-1, 'r')
 	b = binary.BigEndian.AppendUint64(b, uint64(write))
 	b = binary.BigEndian.AppendUint64(b, uint64(flush))
