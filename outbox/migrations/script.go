@@ -3,6 +3,7 @@ package migrations
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -111,10 +112,5 @@ func (m Migration) texts(n Names, roles []Role) ([]string, error) {
 }
 
 func wanted(p Privilege, only []Privilege) bool {
-	for _, o := range only {
-		if p == o {
-			return true
-		}
-	}
-	return len(only) == 0
+	return len(only) == 0 || slices.Contains(only, p)
 }

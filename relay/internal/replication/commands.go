@@ -78,8 +78,9 @@ func (c *Conn) DropSlot(ctx context.Context, name string) error {
 
 // Start begins to stream, always from where the slot stands: Postgres takes a
 // higher position as it is and skips what lies between. messages asks for
-// logical messages too. From here on only Receive, Status, Tick, the deadlines
-// and End make sense.
+// logical messages too. From here on only Receive, Status, Tick, the deadlines,
+// End and Close make sense; after an error only Close. A missing publication is
+// no error here: it shows when the first change is decoded.
 func (c *Conn) Start(ctx context.Context, slot, publication string, messages bool) error {
 	if !slotRule.MatchString(slot) {
 		return errSlotName

@@ -45,6 +45,7 @@ var (
 	// ErrNoTimeout is returned by Dial if the session's wal_sender_timeout is 0:
 	// then a server never lets go of a slot whose holder vanished.
 	ErrNoTimeout = errors.New("wal_sender_timeout is 0 for this session")
+	errPooler    = errors.New("a pooler refuses the replication connection or its options; the server's own address is needed")
 	errSlotName  = errors.New("a slot is named by a-z, 0-9 and _, 63 at most")
 )
 
@@ -95,7 +96,7 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 		return pgproto3.NewFrontend(&oneMessage{src: c.reader}, w)
 	}
 	if c.pg, err = pgconn.ConnectConfig(ctx, parsed); err != nil {
-		return nil, err
+		return nil, refusal(err)
 	}
 	if err := c.learn(ctx); err != nil {
 		c.Close()
@@ -153,13 +154,20 @@ func parseTimeout(s string) (time.Duration, error) {
 	return time.Duration(n) * unit[m[2]], nil
 }
 
-// IsPooler reports whether err is how a pooler refuses a replication
-// connection or its startup options. PgBouncer and others answer 08P01
-// (protocol_violation) where Postgres never does.
-func IsPooler(err error) bool {
-	pe, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pe.Code == "08P01"
+// refusal marks how poolers answer to a startup that asks for replication or
+// brings options: PgBouncer with 08P01 (protocol_violation), RDS Proxy with
+// 0A000 (feature_not_supported). Postgres does so only to a startup that is
+// broken or of another protocol. Behind the handshake these codes mean other
+// things, hence the mark.
+func refusal(err error) error {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && (pe.Code == "08P01" || pe.Code == "0A000") {
+		return fmt.Errorf("%w: %w", errPooler, err)
+	}
+	return err
 }
+
+// IsPooler reports whether err is one of Dial's that comes from a pooler.
+func IsPooler(err error) bool { return errors.Is(err, errPooler) }
 
 // BackendPID is the pid of our walsender.
 func (c *Conn) BackendPID() uint32 { return c.pid }

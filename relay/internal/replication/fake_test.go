@@ -293,3 +293,25 @@ func TestEndOfHangingServer(t *testing.T) {
 		}
 	})
 }
+
+// Whoever works through what one read has brought does not listen meanwhile:
+// a server that could not be heard is not silent. One that stalls afterwards is.
+func TestSlowReaderIsNotSilence(t *testing.T) {
+	bubble(t, func(t *testing.T, s *walsender.Server, c *replication.Conn) {
+		const frames = 100
+		s.Raw(bytes.Repeat(walsender.XLogData(1, []byte("row")), frames)) // one write, one read
+		for n := range frames {
+			if f, err := turn(c, 1, 0); err != nil || f.Kind != replication.FrameWAL {
+				t.Fatalf("frame %d: %+v, %v", n, f, err)
+			}
+			<-time.After(timeout / 10)
+		}
+		stalled := time.Now()
+		if err := listen(s, c, 2*timeout, false); !errors.Is(err, replication.ErrSilent) {
+			t.Fatalf("%v, want ErrSilent", err)
+		}
+		if took := time.Since(stalled); took > timeout {
+			t.Errorf("noticed after %s, want %s at most", took, timeout)
+		}
+	})
+}

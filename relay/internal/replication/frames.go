@@ -144,6 +144,16 @@ func (f *frames) next() (kind byte, body []byte, err error) {
 	return m[0], m[header:], nil
 }
 
+// ready reports whether another whole message is in the buffer.
+func (f *frames) ready() bool {
+	left := f.src.Buffered() - f.used
+	if f.want > 0 || left < header {
+		return false
+	}
+	b, err := f.src.Peek(f.used + header) // reads nothing: it is there
+	return err == nil && int64(binary.BigEndian.Uint32(b[f.used+1:]))+1 <= int64(left)
+}
+
 // gather reads what is missing of a long message.
 func (f *frames) gather() error {
 	for len(f.large) < f.want {

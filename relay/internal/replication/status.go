@@ -11,7 +11,7 @@ import (
 )
 
 // ErrSilent means that nothing was heard for a whole timeout, although a reply
-// was asked for at half of it.
+// was asked for at half of it; or that no status was taken for so long.
 var ErrSilent = errors.New("the server is silent")
 
 // liveness keeps the times of a session.
@@ -53,6 +53,13 @@ func (c *Conn) hear() {
 	}
 }
 
+// LastHeard is when anything came from the server, or when a Tick last found
+// that it could not be heard.
+func (c *Conn) LastHeard() time.Time {
+	c.hear()
+	return c.heard
+}
+
 // NextTick is when Tick wants to be called again at the latest.
 func (c *Conn) NextTick() time.Time { return c.nextTick }
 
@@ -60,17 +67,20 @@ func (c *Conn) NextTick() time.Time { return c.nextTick }
 // the middle would ruin a TLS connection.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.socket.SetReadDeadline(t) }
 
-// Interrupt makes a Receive that waits return, as at a deadline. Any goroutine.
+// Interrupt makes a Receive that waits, or the next one, return as at a
+// deadline. Any goroutine, after Start. SetReadDeadline undoes it: whoever moves
+// the deadline looks afterwards whether there was a reason to be interrupted.
 func (c *Conn) Interrupt() { _ = c.socket.SetReadDeadline(time.Unix(1, 0)) }
 
 // Tick sends a status when one is due. While reading it also watches the
 // server: an idle one says nothing by itself, so after half the timeout it is
 // asked to reply, and after the whole of it [ErrSilent] is returned. While the
-// caller does not read, the server cannot be heard: its time starts anew.
+// caller does not read, or still has frames that were read before, the server
+// cannot be heard: its time starts anew.
 func (c *Conn) Tick(write, flush LSN, reading bool) error {
 	now := time.Now()
 	c.hear()
-	if !reading {
+	if !reading || c.frames.ready() {
 		c.heard = now
 	}
 	silent := now.Sub(c.heard)
@@ -92,7 +102,8 @@ const postgresEpoch = 946_684_800 * 1_000_000
 
 // Status sends a standby status update: write as given, flush and apply = flush.
 // A flush of 0 is sent as 0, which moves nothing: the server takes write for
-// enough when it goes down, and the slot stays where it is.
+// enough when it goes down, and the slot stays where it is. After an error the
+// connection is lost: half a status may have been sent.
 func (c *Conn) Status(write, flush LSN, reply bool) error {
 	now := time.Now()
 	c.hear()
@@ -118,24 +129,30 @@ func (c *Conn) Status(write, flush LSN, reply bool) error {
 		return err
 	}
 	_, err := c.socket.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) { // a dead peer, unlike a deadline of Receive
+		return fmt.Errorf("%w: it took no status for %s", ErrSilent, c.timeout)
+	}
 	return err
 }
 
 // End ends the stream in order: CopyDone, then whatever the server still says,
-// until it has said CommandComplete. It has then processed every status.
+// until it has said CommandComplete. It has then processed every status. A
+// server in the middle of a large transaction sends all of it first: ctx bounds
+// the wait, and at most the timeout. Only Close makes sense afterwards.
 func (c *Conn) End(ctx context.Context) error {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(c.timeout)
+	deadline := time.Now().Add(c.timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
 	}
 	if err := c.socket.SetDeadline(deadline); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { _ = c.socket.SetDeadline(time.Unix(1, 0)) })()
 	if _, err := c.socket.Write([]byte{'c', 0, 0, 0, 4}); err != nil {
 		return fmt.Errorf("copy done: %w", err)
 	}
 	for {
-		kind, _, err := c.frames.next()
+		kind, body, err := c.frames.next()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("wait for the end of the stream: %w", err)
@@ -143,6 +160,9 @@ func (c *Conn) End(ctx context.Context) error {
 			return err
 		case kind == 'C' || kind == 'Z':
 			return nil
+		case kind == 'E':
+			_, err := parseFrame(kind, body)
+			return err
 		}
 	}
 }

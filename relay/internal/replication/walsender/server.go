@@ -84,14 +84,22 @@ func (s *Server) Refuse(code, message string) {
 
 // Dial is a pgconn.DialFunc. A new connection takes the place of the last one.
 func (s *Server) Dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	if err := s.Attach(server); err != nil {
+		return nil, err
+	}
+	return client, nil
+}
+
+// Attach serves a connection that the caller made, in place of the last one.
+func (s *Server) Attach(server net.Conn) error {
 	s.dialing.Lock()
 	defer s.dialing.Unlock()
 	if s.closed {
-		return nil, net.ErrClosed
+		return net.ErrClosed
 	}
 	s.Hangup()
 	s.done.Wait()
-	client, server := net.Pipe()
 	s.mu.Lock()
 	s.conn, s.out, s.ended, s.started, s.statuses = server, nil, false, "", nil
 	s.frozen, s.hung = false, make(chan struct{})
@@ -103,7 +111,7 @@ func (s *Server) Dial(context.Context, string, string) (net.Conn, error) {
 		s.serve(server)
 	})
 	s.done.Go(func() { s.write(server, gone) })
-	return client, nil
+	return nil
 }
 
 // Hangup closes the connection as a crash does: without a word, at once.
