@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/outrider-cdc/outrider/relay/internal/replication"
@@ -114,11 +115,22 @@ func TestDialTimeouts(t *testing.T) {
 }
 
 func TestDialPooler(t *testing.T) {
-	s := walsender.New(t)
-	s.Refuse("08P01", "unsupported startup parameter in options: wal_sender_timeout")
-	if _, err := dial(t, s, walsender.URL); !replication.IsPooler(err) {
-		t.Errorf("%v is no pooler", err)
+	for code, message := range map[string]string{
+		"08P01": "unsupported startup parameter in options: wal_sender_timeout", // PgBouncer
+		"0A000": "Feature not supported: RDS Proxy currently doesn't support command-line options.",
+	} {
+		s := walsender.New(t)
+		s.Refuse(code, message)
+		_, err := dial(t, s, walsender.URL)
+		if !replication.IsPooler(err) || !isCode(err, code) || !strings.Contains(err.Error(), "pooler") {
+			t.Errorf("%v is no pooler", err)
+		}
 	}
+	// The same code behind the handshake: START_REPLICATION on a standby that still recovers.
+	if replication.IsPooler(&pgconn.PgError{Code: "0A000"}) {
+		t.Error("an error that Dial did not return is a pooler")
+	}
+	s := walsender.New(t)
 	s.Refuse("28P01", "password authentication failed")
 	if _, err := dial(t, s, walsender.URL); err == nil || replication.IsPooler(err) {
 		t.Errorf("%v is a pooler", err)

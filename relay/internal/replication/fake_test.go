@@ -2,12 +2,13 @@ package replication_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
 	"go.uber.org/goleak"
 
 	"github.com/outrider-cdc/outrider/relay/internal/replication"
@@ -286,10 +287,63 @@ func TestEndOfHangingServer(t *testing.T) {
 		if took := time.Since(begin); took > timeout {
 			t.Errorf("End took %s", took)
 		}
-		if err := c.Status(1, 1, false); err == nil { // its peer does not read any more
-			t.Error("a status was written to nobody")
-		} else if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Timeout() {
-			t.Errorf("%v, want a timeout", err)
+		// Its peer does not read any more. Half a status is no deadline after
+		// which one could go on.
+		if err := c.Status(1, 1, false); !errors.Is(err, replication.ErrSilent) || replication.IsTimeout(err) {
+			t.Errorf("a status that nobody takes: %v, want ErrSilent", err)
+		}
+	})
+}
+
+func TestEndStopsWithItsContext(t *testing.T) {
+	bubble(t, func(t *testing.T, s *walsender.Server, c *replication.Conn) {
+		s.Freeze()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		begin := time.Now()
+		if err := c.End(ctx); err == nil {
+			t.Error("a server that hangs has ended the stream")
+		}
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("End took %s, its context 1s", took)
+		}
+	})
+}
+
+// A server that dies while it is told of the end says why.
+func TestEndOfDyingServer(t *testing.T) {
+	bubble(t, func(t *testing.T, s *walsender.Server, c *replication.Conn) {
+		s.WAL(7, []byte("unread"))
+		s.Raw(fatal(t, "57P01"))
+		if err := c.End(t.Context()); !isCode(err, "57P01") {
+			t.Errorf("%v, want 57P01", err)
+		}
+	})
+}
+
+func fatal(t *testing.T, code string) []byte {
+	t.Helper()
+	b, err := (&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: code}).Encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestLastHeard(t *testing.T) {
+	bubble(t, func(t *testing.T, s *walsender.Server, c *replication.Conn) {
+		begin := time.Now()
+		<-time.After(time.Second)
+		if got := c.LastHeard().Sub(begin); got != 0 {
+			t.Errorf("heard %s after the start, but nothing was sent", got)
+		}
+		s.Keepalive(1, false)
+		if _, err := turn(c, 1, 0); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Second)
+		if got := c.LastHeard().Sub(begin); got != time.Second {
+			t.Errorf("heard %s after the start, want 1s", got)
 		}
 	})
 }

@@ -162,23 +162,6 @@ func TestReceiveAllocations(t *testing.T) {
 	}
 }
 
-func BenchmarkReceive(b *testing.B) {
-	s, c := stream(b)
-	frame := walsender.XLogData(1, make([]byte, 200))
-	const batch = 10_000
-	many := bytes.Repeat(frame, batch)
-	b.SetBytes(int64(len(frame)))
-	b.ReportAllocs()
-	for n := 0; b.Loop(); n++ {
-		if n%batch == 0 {
-			s.Raw(many)
-		}
-		if _, err := c.Receive(); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // framesOf cuts all XLogData out of whole bytes, which needs no buffer.
 func framesOf(data []byte) (bodies [][]byte) {
 	for len(data) >= 5 {
@@ -196,6 +179,7 @@ func framesOf(data []byte) (bodies [][]byte) {
 
 // Whatever comes after CopyBothResponse ends in an error or in frames: no
 // panic, no frame that was not sent, and no memory for what never came.
+// Run it with -fuzzminimizetime=1x: the long seed takes minutes to minimize.
 func FuzzReceive(f *testing.F) {
 	var whole []byte
 	for _, seed := range [][]byte{

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"strings"
 	"testing"
 	"time"
 
@@ -268,64 +266,11 @@ func TestStartRefused(t *testing.T) {
 	}
 }
 
-func TestRoleWithoutTimeout(t *testing.T) {
+// The timeout that Dial asks for is the session's, also when it is none.
+func TestDialWithoutTimeout(t *testing.T) {
 	b := newBench(t, 0)
 	c, err := replication.Dial(t.Context(), replication.Config{URL: b.pg.URL(), WALSenderTimeout: 0})
 	if !errors.Is(err, replication.ErrNoTimeout) {
 		t.Errorf("%v, %v, want ErrNoTimeout", c, err)
-	}
-}
-
-// TLS with a verified certificate and scram work in replication mode; another
-// authority, another name and a wrong password are refused.
-func TestTLSAndScram(t *testing.T) {
-	pg := postgres.StartWith(t, postgres.Options{Auth: postgres.AuthScram, TLS: true})
-	other := postgres.StartWith(t, postgres.Options{TLS: true})
-	with := func(change func(u *url.URL, q url.Values)) string {
-		u, err := url.Parse(pg.URL())
-		if err != nil {
-			t.Fatal(err)
-		}
-		q := u.Query()
-		change(u, q)
-		u.RawQuery = q.Encode()
-		return u.String()
-	}
-	if !strings.Contains(pg.URL(), "sslmode=verify-full") {
-		t.Fatal("the server's URL does not verify")
-	}
-	try := func(url string) error {
-		c, err := replication.Dial(t.Context(), replication.Config{URL: url, WALSenderTimeout: timeout})
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if _, err = c.CreateSlot(t.Context(), "slot", false); err != nil {
-			return err
-		}
-		if err := c.Start(t.Context(), "slot", "p", false); err != nil {
-			return err
-		}
-		if err := c.Status(0, 0, true); err != nil {
-			return err
-		}
-		if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
-			return err
-		}
-		_, err = c.Receive() // a frame read below TLS
-		return err
-	}
-	if err := try(pg.URL()); err != nil {
-		t.Errorf("verify-full: %v", err)
-	}
-	if err := try(with(func(_ *url.URL, q url.Values) { q.Set("sslrootcert", other.CAFile()) })); err == nil || !strings.Contains(err.Error(), "x509") {
-		t.Errorf("another authority: %v, want a refusal", err)
-	}
-	err := try(with(func(u *url.URL, _ url.Values) { u.User = url.UserPassword(u.User.Username(), "wrong-one") }))
-	if !isCode(err, "28P01") || strings.Contains(err.Error(), "wrong-one") {
-		t.Errorf("wrong password: %v, want 28P01", err)
-	}
-	if err := try(with(func(_ *url.URL, q url.Values) { q.Set("sslmode", "disable"); q.Del("sslrootcert") })); !isCode(err, "28000") {
-		t.Errorf("without TLS: %v, want 28000", err)
 	}
 }
