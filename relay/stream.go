@@ -240,7 +240,7 @@ func (s *stream) poison(err error, at Position) error {
 func (s *stream) notice(f replication.Frame) error {
 	n := f.Notice
 	s.relay.metrics.notices.WithLabelValues(n.Code).Inc()
-	s.relay.log.Log(context.Background(), noticeLevel(n.Severity), "notice from the replication connection",
+	s.relay.log.Log(context.Background(), noticeLevel(n.SeverityUnlocalized), "notice from the replication connection",
 		"sqlstate", n.Code, "severity", n.Severity, "notice", firstLine(n.Message), "detail", firstLine(n.Detail))
 	if n.Routine == "LoadPublications" { // the C function; the text may be translated
 		return s.relay.publicationError(fmt.Errorf("%s: %s", n.Code, firstLine(n.Message)))
