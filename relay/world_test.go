@@ -99,21 +99,23 @@ func (w *world) config() relay.Config {
 // running is a relay in this process.
 type running struct {
 	*relay.Relay
-	t    *testing.T
-	sink *memory
-	stop func()
-	done chan error
+	t        *testing.T
+	sink     *memory
+	registry *prometheus.Registry
+	stop     func()
+	done     chan error
 }
 
 // start runs a relay until the test ends or stop is called, which waits for its end.
 func (w *world) start(cfg relay.Config, sink *memory) *running {
 	w.t.Helper()
-	r, err := relay.New(cfg, sink, slog.New(slog.NewTextHandler(testLog{w.t}, nil)), prometheus.NewRegistry())
+	registry := prometheus.NewRegistry()
+	r, err := relay.New(cfg, sink, slog.New(slog.NewTextHandler(testLog{w.t}, nil)), registry)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	run := &running{Relay: r, t: w.t, sink: sink, done: make(chan error, 1)}
+	run := &running{Relay: r, t: w.t, sink: sink, registry: registry, done: make(chan error, 1)}
 	go func() { run.done <- r.Run(ctx) }()
 	run.stop = sync.OnceFunc(func() {
 		cancel()
