@@ -146,11 +146,19 @@ func newRegistry() *prometheus.Registry {
 }
 
 // limitMemory tells the garbage collector what the relay is meant to need: the
-// budget and a constant. Without it the heap may grow to twice what lives. Who
-// sets GOMEMLIMIT knows better, and the runtime has read it already.
+// budget and a constant. Below that it may collect less often than it would by
+// itself, when little lives: make bench saw 12 % less CPU time for 12 MiB. Who
+// sets GOMEMLIMIT or GOGC knows better, and the runtime has read them already.
 func limitMemory(environ []string, budget int64) {
-	const constant = 32 << 20
-	if env.ToMap(environ)["GOMEMLIMIT"] == "" {
+	const (
+		constant = 32 << 20
+		percent  = 400
+	)
+	vars := env.ToMap(environ)
+	if vars["GOMEMLIMIT"] == "" {
 		debug.SetMemoryLimit(budget + constant)
+		if vars["GOGC"] == "" {
+			debug.SetGCPercent(percent)
+		}
 	}
 }

@@ -20,7 +20,7 @@ that is not set. ` + "`outrider config`" + ` prints the effective values, where 
   PGHOST, PGDATABASE and PGSERVICE is set and no OUTRIDER_DATABASE_URL is.
 - **Unknown names** that begin with OUTRIDER_ are warned of, with the name that was probably meant; ` + "`outrider config --strict`" + `
   refuses them. What Kubernetes adds for a Service named outrider (OUTRIDER_PORT=tcp://… and its like) is ignored.
-- **Memory**: unless GOMEMLIMIT is set, the Go runtime's soft limit is OUTRIDER_MAX_IN_FLIGHT_BYTES + 32 MiB.
+- **Memory**: unless GOMEMLIMIT is set, the Go runtime's soft limit is OUTRIDER_MAX_IN_FLIGHT_BYTES + 32 MiB, and GOGC is 400 unless given.
 - **Exit codes** of ` + "`outrider run`" + `: 0 stopped by a signal, 78 bad configuration at start; with OUTRIDER_EXIT_ON_HALT also 1 (halted, somebody
   must act) and 3 (halted at a message that cannot be published). All other troubles are states that /status tells, not exits.
 `
