@@ -45,6 +45,10 @@ demo: ## Show it: orders in Postgres, events on Kafka, crashes in between (HOLD=
 bench: ## Measure against a raw reader and a bare producer on this machine
 	@go run ./internal/bench
 
+.PHONY: chaos
+chaos: ## Let every fault strike, and show that nothing is lost (FOR=2h, SEED=n)
+	@FOR='$(FOR)' SEED='$(SEED)' go run ./internal/chaos/cmd
+
 .PHONY: servers
 servers: ## Fetch the servers that tests use into the cache, for work without a network
 	@go run ./internal/servers

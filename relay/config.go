@@ -41,6 +41,14 @@ type Config struct {
 	MaxInFlightBytes ByteSize      `env:"MAX_IN_FLIGHT_BYTES" envDefault:"64MiB" doc:"Bytes read from the slot and not yet acknowledged by the sink, 512 a message included; when they are used up the relay stops reading."`
 	WALSenderTimeout time.Duration `env:"WAL_SENDER_TIMEOUT" envDefault:"15s" doc:"After this silence either side of the replication connection takes the other for dead (wal_sender_timeout of the session)."`
 	ShutdownTimeout  time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"10s" doc:"How long a stop waits for what the sink still holds. Keep it below the grace period of the container."`
+	YieldAfter       time.Duration `env:"YIELD_AFTER" envDefault:"60s" doc:"How long the sink may acknowledge nothing, although rows wait, before a standby that reaches it is let ahead. 0: never."`
+	Retention        time.Duration `env:"RETENTION" envDefault:"24h" doc:"How long published rows stay in the table; they are what a lost slot is recovered from. 0: for ever."`
+	Recovery         string        `env:"RECOVERY" envDefault:"recover" doc:"What to do when the slot was lost, dropped or moved and the table keeps its rows: recover (publish again what may be unpublished) or halt."`
+	AcceptGap        string        `env:"ACCEPT_GAP" doc:"Token that a halted relay has printed: go on although rows may never be published."`
+	AcceptIdentity   string        `env:"ACCEPT_IDENTITY" doc:"Token and choice that a halted relay has printed, for a database that was restored, moved or upgraded: <token>:republish, <token>:trust-xids or <token>:none."`
+	AdoptSlot        string        `env:"ADOPT_SLOT" doc:"What to do with a slot that another tool has made: stream (all before it is published) or backfill (drop it, make another, publish what stands in the table)."`
+	TableKeepsRows   bool          `env:"TABLE_KEEPS_ROWS" envDefault:"false" doc:"Says that nobody but the relay deletes rows of a table that migrate did not make, so that a lost slot can be recovered from it."`
+	AllowSync        bool          `env:"ALLOW_SYNC" envDefault:"false" doc:"Go on although synchronous_standby_names matches the relay, so that commits wait for its confirmation."`
 	ExitOnHalt       bool          `env:"EXIT_ON_HALT" envDefault:"false" doc:"Leave with exit code 1 (operator) or 3 (poison) instead of staying alive as halted."`
 }
 
@@ -94,6 +102,10 @@ func (c Config) Validate() error {
 	bad(topicRule.MatchString(c.TopicDefault), "OUTRIDER_TOPIC_DEFAULT=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicDefault)
 	bad(c.MaxInFlightBytes >= 1<<20, "OUTRIDER_MAX_IN_FLIGHT_BYTES=%s: 1MiB (a largest row) at least", c.MaxInFlightBytes)
 	bad(c.WALSenderTimeout >= time.Second, "OUTRIDER_WAL_SENDER_TIMEOUT=%s: 1s at least", c.WALSenderTimeout)
+	bad(c.YieldAfter >= 0, "OUTRIDER_YIELD_AFTER=%s: must not be negative", c.YieldAfter)
+	bad(c.Retention >= 0, "OUTRIDER_RETENTION=%s: must not be negative", c.Retention)
+	bad(c.Recovery == "" || c.Recovery == "recover" || c.Recovery == "halt", "OUTRIDER_RECOVERY=%q: recover or halt", c.Recovery)
+	bad(c.AdoptSlot == "" || c.AdoptSlot == "stream" || c.AdoptSlot == "backfill", "OUTRIDER_ADOPT_SLOT=%q: stream or backfill", c.AdoptSlot)
 	bad(c.ShutdownTimeout > 0, "OUTRIDER_SHUTDOWN_TIMEOUT=%s: must be above 0", c.ShutdownTimeout)
 	return errors.Join(errs...)
 }

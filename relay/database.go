@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 // One goroutine at a time uses it.
 type database struct {
 	*pgx.Conn
-	relay *Relay
+	relay   *Relay
+	version int // server_version_num
 }
 
 const (
@@ -43,7 +45,7 @@ func (r *Relay) openDatabase(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, r.connectError(fmt.Errorf("connect: %w", err))
 	}
-	db := &database{Conn: conn, relay: r}
+	db := &database{Conn: conn, relay: r, version: serverVersion(conn)}
 	_, err = conn.Exec(ctx, fmt.Sprintf(`SET synchronous_commit = local; SET statement_timeout = %d; SET lock_timeout = %[1]d;
 SET idle_in_transaction_session_timeout = '1min'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5;
 SET tcp_keepalives_count = 3`, statementTimeout.Milliseconds()))
@@ -56,6 +58,24 @@ SET tcp_keepalives_count = 3`, statementTimeout.Milliseconds()))
 		return nil, fmt.Errorf("prepare connection: %w", err)
 	}
 	return db, nil
+}
+
+// serverVersion is server_version_num, from the parameter that every server
+// reports at the start, such as "17.11 (Debian 17.11-1)" or "18rc1".
+func serverVersion(conn *pgx.Conn) int {
+	major, rest, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), ".")
+	n, _ := strconv.Atoi(leadingDigits(major))
+	m, _ := strconv.Atoi(leadingDigits(rest))
+	return n*10000 + m
+}
+
+func leadingDigits(s string) string {
+	for i, c := range s {
+		if c < '0' || c > '9' {
+			return s[:i]
+		}
+	}
+	return s
 }
 
 func (db *database) close() {
@@ -77,13 +97,14 @@ type server struct {
 	inRecovery  bool
 	walLevel    string
 	segmentSize int64
+	syncNames   string
 }
 
 func (db *database) server(ctx context.Context) (s server, err error) {
 	err = db.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, (SELECT system_identifier::text FROM pg_control_system()),
 current_database(), pg_is_in_recovery(), current_setting('wal_level'),
-(SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')`).
-		Scan(&s.version, &s.systemID, &s.database, &s.inRecovery, &s.walLevel, &s.segmentSize)
+(SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), current_setting('synchronous_standby_names')`).
+		Scan(&s.version, &s.systemID, &s.database, &s.inRecovery, &s.walLevel, &s.segmentSize, &s.syncNames)
 	if err != nil {
 		return s, db.relay.statementError("look at the server", err)
 	}
@@ -104,6 +125,7 @@ type slotState struct {
 	WALStatus   *string `json:"wal_status"`
 	Confirmed   *string `json:"confirmed_flush_lsn"`
 	Synced      bool    `json:"synced"`
+	Restart     *string `json:"restart_lsn"`
 	holder      string
 }
 

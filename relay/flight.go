@@ -12,6 +12,7 @@ type flight struct {
 	limit   int64 // bytes
 	bytes   atomic.Int64
 	rows    atomic.Int64
+	acked   atomic.Int64          // messages that became durable
 	failure atomic.Pointer[error] // the first error a sink settled with
 	waiting atomic.Bool           // somebody waits on wake
 	wake    chan struct{}
@@ -34,6 +35,7 @@ func (f *flight) landed(m *Message, err error) {
 		failed := err // a copy: taking err's own address would cost every settle an allocation
 		f.failure.CompareAndSwap(nil, &failed)
 	} else {
+		f.acked.Add(1)
 		m.topic.published(m)
 		f.latency(m)
 	}

@@ -64,7 +64,7 @@ func (r *Relay) statementError(doing string, err error) error {
 	if sqlState(err) == stateNoPrivilege {
 		schema := pgx.Identifier{r.cfg.Schema}.Sanitize()
 		return halt("grants", err, Hint{Say: "grant the relay's role what it needs, as the owner of the tables", SQL: fmt.Sprintf(
-			"GRANT USAGE ON SCHEMA %[1]s TO %[2]s;\nGRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s.relays TO %[2]s;\nGRANT SELECT, DELETE ON %[3]s TO %[2]s;",
+			"GRANT USAGE ON SCHEMA %[1]s TO %[2]s;\nGRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s.relays TO %[2]s;\nGRANT SELECT, DELETE, UPDATE (tx) ON %[3]s TO %[2]s;\nGRANT SELECT ON %[1]s.settings TO %[2]s;",
 			schema, r.quotedUser(), r.tableSQL())})
 	}
 	return err
@@ -88,39 +88,31 @@ func (r *Relay) slotNotOurs(s slotState) error {
 		Hint{Say: "slots are named per server: take another name for this relay", Env: "OUTRIDER_NAME=" + suggestName(s.ownDatabase+"_outbox")})
 }
 
-func (r *Relay) slotWithoutRow() error {
-	return halt("slot_without_row", fmt.Errorf("replication slot %q exists, but no relay has noted what it stands for; what lies before it may never have been published", r.cfg.Slot),
-		Hint{Say: "if nothing else uses the slot, drop it; the relay makes its own", SQL: "SELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");"},
-		Hint{Say: "if it belongs to something else, take another name", Env: "OUTRIDER_NAME=" + suggestName(r.cfg.Name+"_2")})
-}
-
-func (r *Relay) tableNotEmpty() error {
-	return halt("rows_before_slot", fmt.Errorf("%s holds rows that were committed before there was a slot; the stream does not bring them", r.cfg.Table),
-		r.resend("set the rows aside, let the relay start, and put them back: they are published then, with the same ids", false))
-}
-
-// gap says that rows may lie between what was published and where the slot stands.
-func (r *Relay) gap(reason string, err error, slotExists bool) error {
-	return halt(reason, err, r.resend("start anew and publish every row of the table again, with the same ids", slotExists))
-}
-
-// resend is the way to publish again what stands in the table, without losing a row.
-func (r *Relay) resend(say string, dropSlot bool) Hint {
-	schema, _, _ := splitTable(r.cfg.Table)
-	aside := pgx.Identifier{schema, "events_aside"}.Sanitize()
-	relays := pgx.Identifier{r.cfg.Schema, "relays"}.Sanitize()
-	const columns = "id, topic, key, type, payload, payload_bytes, headers, created_at"
-	h := Hint{Say: say, SQL: fmt.Sprintf(`BEGIN;
-LOCK TABLE %[1]s IN SHARE ROW EXCLUSIVE MODE;
-CREATE TABLE %[2]s AS SELECT %[3]s, seq FROM %[1]s;
-DELETE FROM %[1]s;
-DELETE FROM %[4]s WHERE slot = %[5]s;
-COMMIT;`, r.tableSQL(), aside, columns, relays, literal(r.cfg.Slot))}
-	if dropSlot {
-		h.SQL += "\nSELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");"
+func (r *Relay) slotWithoutRow(c *candidacy) error {
+	hints := []Hint{{Say: "if nothing else uses the slot, drop it; the relay makes its own", SQL: "SELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");"}}
+	if c.keeps {
+		hints = append(hints, Hint{Say: "the same by the relay, which publishes what stands in the table first", Env: "OUTRIDER_ADOPT_SLOT=backfill"})
 	}
-	h.Then = fmt.Sprintf("BEGIN;\nINSERT INTO %[1]s (%[3]s) SELECT %[3]s FROM %[2]s ORDER BY seq;\nDROP TABLE %[2]s;\nCOMMIT;", r.tableSQL(), aside, columns)
-	return h
+	hints = append(hints,
+		Hint{Say: "if it was taken over from another relay that has published everything before it", Env: "OUTRIDER_ADOPT_SLOT=stream"},
+		Hint{Say: "if it belongs to something else, take another name", Env: "OUTRIDER_NAME=" + suggestName(r.cfg.Name+"_2")})
+	return halt("slot_without_row", fmt.Errorf("replication slot %q exists, but no relay has noted what it stands for; what lies before it may never have been published", r.cfg.Slot), hints...)
+}
+
+// tableNotEmpty: a table that migrate did not make, without tx and seq.
+func (r *Relay) tableNotEmpty() error {
+	return halt("rows_before_slot", fmt.Errorf("%s holds rows that were committed before there was a slot, and lacks the columns tx and seq by which they could be published", r.cfg.Table),
+		Hint{Say: "publish those rows by other means, or give up on them, and empty the table; the relay starts by itself then", SQL: "DELETE FROM " + r.tableSQL() + ";"})
+}
+
+// gap says that rows lie between what was published and what the stream will bring.
+func (r *Relay) gap(c *candidacy, reason, token string, err error) error {
+	accept := Hint{Say: "go on, although rows committed since may never be published", Env: "OUTRIDER_ACCEPT_GAP=" + token}
+	if c.keeps {
+		return halt(reason, fmt.Errorf("%w; rows committed after %s may be unpublished, and OUTRIDER_RECOVERY=halt", err, c.row.confirmed),
+			Hint{Say: "publish them from the table", Env: "OUTRIDER_RECOVERY=recover"}, accept)
+	}
+	return halt(reason, fmt.Errorf("%w; events committed between %s and now are gone, as this table keeps no rows", err, c.row.confirmed), accept)
 }
 
 func (r *Relay) publicationMissing(version int) error {
@@ -140,12 +132,6 @@ func (r *Relay) publicationWithoutInserts() error {
 	return halt("publication_without_inserts", fmt.Errorf("publication %q does not publish inserts", r.cfg.Publication),
 		Hint{Say: "let it publish inserts, and nothing else", SQL: fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert');",
 			pgx.Identifier{r.cfg.Publication}.Sanitize())})
-}
-
-// publicationWasAbsent: Postgres decodes a change with the catalog of its time,
-// so creating the publication again does not bring rows written without it.
-func (r *Relay) publicationWasAbsent(err error) error {
-	return r.gap("publication_was_absent", fmt.Errorf("rows were written while publication %q did not exist, and the slot cannot bring them any more: %w", r.cfg.Publication, err), true)
 }
 
 // columnsMissing: the rows in the log keep the names of their time, so what helps is to tell the relay the other name.

@@ -50,6 +50,8 @@ type Status struct {
 	InFlightRows  int64  `json:"in_flight_rows"`
 	BudgetFull    bool   `json:"budget_full"`
 
+	Backlog *Backlog `json:"backlog,omitempty"` // while rows from before the slot are published
+
 	OldestUnpublished *time.Time `json:"oldest_unpublished,omitempty"` // commit time
 
 	received, flushed        LSN
@@ -111,6 +113,7 @@ func (r *Relay) Status() Status {
 	flight := r.flight
 	r.mu.Unlock()
 	s.Sessions = r.sessions.Load()
+	s.Backlog = r.owed.status()
 	s.received, s.flushed = LSN(r.received.Load()), LSN(r.flushed.Load())
 	s.ReceivedLSN, s.ConfirmedLSN = s.received.String(), s.flushed.String()
 	s.SettledLSN, s.DurableLSN = LSN(r.settledLSN.Load()).String(), LSN(r.durable.Load()).String()

@@ -150,8 +150,8 @@ func (r row) message(commitText []byte, names func([]byte) string) (*Message, er
 }
 
 // place gives m the position that the ledger found for it.
-func (m *Message) place(p Position, committed time.Time, owner settler) {
-	m.Position, m.CommittedAt, m.owner = p, committed, owner
+func (m *Message) place(p Position, ordinal uint64, committed time.Time, owner settler) {
+	m.Position, m.CommittedAt, m.owner, m.bit = p, committed, owner, uint8(ordinal%chunkRows)
 	appendPosition(m.texts[:0], p)
 }
 

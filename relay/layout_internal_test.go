@@ -64,7 +64,7 @@ func lay(t *testing.T, cols ...pgoutput.Column) (*Message, error) {
 		return nil, err
 	}
 	m.source = []byte("1.1.s.1")
-	m.place(Position{0xABC, 3}, time.Unix(1, 0), settleFunc(func(error) {}))
+	m.place(Position{0xABC, 3}, 0, time.Unix(1, 0), settleFunc(func(error) {}))
 	return m, nil
 }
 

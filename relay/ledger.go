@@ -70,7 +70,7 @@ type chunk struct {
 func (c *chunk) settle(m *Message, err error) {
 	f := c.flight // c may be in use for other rows as soon as the bit is set
 	if err == nil {
-		c.bits.Or(1 << (m.Position.Ordinal % chunkRows))
+		c.bits.Or(1 << m.bit)
 	}
 	f.landed(m, err)
 }

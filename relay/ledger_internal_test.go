@@ -137,7 +137,7 @@ func (m *model) publish(row modelRow) {
 	if c == nil {
 		return
 	}
-	msg := &Message{topic: modelTopic, charge: 1}
+	msg := &Message{topic: modelTopic, charge: 1, texts: make([]byte, positionLen)}
 	msg.place2(ordinal, c)
 	m.byMsg[msg] = row
 	m.flight.took(msg)
@@ -149,7 +149,9 @@ func (m *model) publish(row modelRow) {
 	m.inSink[p] = append(m.inSink[p], msg)
 }
 
-func (m *Message) place2(ordinal uint64, c *chunk) { m.Position.Ordinal, m.owner = ordinal, c }
+func (m *Message) place2(ordinal uint64, c *chunk) {
+	m.place(Position{Ordinal: ordinal}, ordinal, time.Time{}, c)
+}
 
 // confirm moves the server's slot as far as the ledger says, and checks that this loses nothing.
 func (m *model) confirm() {
@@ -347,7 +349,7 @@ func mustRow(t *testing.T, l *ledger, f *flight, id uint64) *Message {
 	if c == nil || err != nil {
 		t.Fatalf("row %d: chunk %v, error %v", id, c, err)
 	}
-	m := &Message{topic: modelTopic, charge: 1}
+	m := &Message{topic: modelTopic, charge: 1, texts: make([]byte, positionLen)}
 	m.place2(ordinal, c)
 	f.took(m)
 	return m

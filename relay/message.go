@@ -60,6 +60,7 @@ type Message struct {
 	topic   *topic  // where Topic came from; its counters
 	charge  int64   // what this message takes of the in-flight budget, in bytes
 	settled atomic.Bool
+	bit     uint8 // which of its chunk's rows this is
 }
 
 // Headers yields all headers in the order in which they are sent: id, type if

@@ -16,6 +16,10 @@ type metrics struct {
 	notices *prometheus.CounterVec
 	skipped prometheus.Counter
 	writes  *prometheus.CounterVec
+
+	audits     prometheus.Counter
+	mismatch   *prometheus.CounterVec
+	recoveries *prometheus.CounterVec
 }
 
 // newMetrics registers everything on reg. Gauges are read from r when scraped.
@@ -48,6 +52,16 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 			Name: "outrider_progress_writes_total", Help: "Writes of the progress row, by result.",
 		}, []string{"result"}),
 	}
+	m.audits = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "outrider_audits_total", Help: "Comparisons of the rows in the table with those that the stream brought.",
+	})
+	m.mismatch = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "outrider_audit_mismatch_total", Help: "Rows by which table and stream differed: more in the table (recovered from there), or fewer (deleted by hand).",
+	}, []string{"direction"})
+	m.recoveries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "outrider_recoveries_total", Help: "New slots whose start was filled from the table, by reason.",
+	}, []string{"reason"})
+	reg.MustRegister(m.audits, m.mismatch, m.recoveries)
 	reg.MustRegister(m.events, m.bytes, m.latency, m.session, m.errors, m.notices, m.skipped, m.writes)
 	for _, g := range r.gauges() {
 		reg.MustRegister(g)
@@ -72,6 +86,18 @@ func (r *Relay) gauges() []prometheus.Collector {
 		gauge("outrider_confirmed_lsn", "WAL position up to which the slot was confirmed.", func(s Status) float64 { return float64(s.flushed) }),
 		gauge("outrider_replication_lag_bytes", "WAL between the newest position received and the one confirmed.", func(s Status) float64 { return float64(s.LagBytes) }),
 		gauge("outrider_replication_lag_seconds", "Age of the oldest commit that was received and is not confirmed; 0 if there is none.", func(s Status) float64 { return since(s.unconfirmed) }),
+		gauge("outrider_backlog_rows", "Rows from before the slot that were handed to the sink, while a backlog is published.", func(s Status) float64 {
+			if s.Backlog == nil {
+				return 0
+			}
+			return float64(s.Backlog.Rows)
+		}),
+		gauge("outrider_backlog_rows_owed", "Rows from before the slot that are published by this leadership, 0 if none.", func(s Status) float64 {
+			if s.Backlog == nil {
+				return 0
+			}
+			return float64(s.Backlog.Owed)
+		}),
 		gauge("outrider_oldest_unpublished_seconds", "Age of the oldest commit that the sink has not acknowledged; 0 if there is none.", func(s Status) float64 { return since(s.unpublished) }),
 	}
 	for _, role := range roles {

@@ -4,86 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
-
-// contract is the version of the tables that this relay writes.
-const contract = 1
-
-// Phases of a progress row.
-const (
-	phaseCreating  = "creating"  // a slot is about to be made; one of that name was never streamed from
-	phaseStreaming = "streaming" // everything before the slot is published
-)
-
-// progressRow is what outbox.relays says of our slot.
-type progressRow struct {
-	contract   int
-	phase      string
-	systemID   string
-	timeline   int32
-	epoch      int64
-	generation int64
-	confirmed  LSN // flush is never reported above this
-}
-
-func parseLSN(s string) (LSN, error) { return pglogrepl.ParseLSN(s) }
-
-// progressRow reads the row of our slot; nil if there is none.
-func (db *database) progressRow(ctx context.Context) (*progressRow, error) {
-	var row progressRow
-	var confirmed string
-	err := db.QueryRow(ctx, `SELECT contract, phase, system_id, timeline, epoch, generation, coalesce(confirmed_lsn, '0/0')::text
-FROM `+db.relays()+` WHERE slot = $1`, db.relay.cfg.Slot).
-		Scan(&row.contract, &row.phase, &row.systemID, &row.timeline, &row.epoch, &row.generation, &confirmed)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, db.relay.statementError("read the progress row", err)
-	}
-	row.confirmed, err = parseLSN(confirmed)
-	return &row, err
-}
-
-// guard makes a statement on the progress row prove that it runs on the server
-// that feeds us and that we still lead: a multi-host address or a pooler may
-// lead the ordinary connection elsewhere, and a newer leader raises the epoch.
-// It takes $1 = slot, $2 = epoch, $3 = our walsender's pid.
-const guard = `slot = $1 AND epoch = $2 AND NOT pg_is_in_recovery()
-AND EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active_pid = $3)`
-
-// errNotLeading ends a session whose guard failed.
-var errNotLeading = errors.New("the progress row is not ours any more: another relay leads, or the connection leads to another server")
-
-// leadership is what taking the slot gave us.
-type leadership struct {
-	epoch, generation int64
-	pid               uint32 // of our walsender
-	confirmed         LSN    // as the row had it
-}
-
-// lead raises the epoch, after the slot was taken and before the first Publish.
-func (db *database) lead(ctx context.Context, row *progressRow, pid uint32, timeline int32, history string, timeout time.Duration) (leadership, error) {
-	l := leadership{pid: pid, confirmed: row.confirmed}
-	cfg := db.relay.cfg
-	err := db.QueryRow(ctx, `UPDATE `+db.relays()+` SET epoch = epoch + 1, write_seq = write_seq + 1, contract = $4,
- generation = generation + CASE WHEN timeline <> $5 THEN 1 ELSE 0 END, timeline = $5, history = $6, options_hash = $9, delivery = 'at-least-once',
- instance = $7, timeout_ms = $8, released = false, stuck_since = NULL, updated_at = clock_timestamp()
-WHERE `+guard+` RETURNING epoch, generation`,
-		cfg.Slot, row.epoch, pid, contract, timeline, history, cfg.Instance, timeout.Milliseconds(), db.relay.optionsHash()).Scan(&l.epoch, &l.generation)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return l, errNotLeading
-	}
-	if err != nil {
-		return l, db.relay.statementError("take the leadership", err)
-	}
-	return l, nil
-}
 
 // progress writes the row ahead of what the stream confirms. It has a goroutine
 // and the ordinary connection to itself; with the stream it shares atomics only.
@@ -92,6 +18,26 @@ type progress struct {
 	db      *database // nil while disconnected
 	lead    leadership
 	segment LSN // wal_segment_size in bytes
+	stream  *stream
+	wake    chan struct{} // buffered: somebody waits for a write
+	written chan struct{} // buffered: a write was committed
+
+	owed    *debt // what the backlog owes; nil when nothing
+	paid    int64 // cursor as the row has it
+	sent    time.Time
+	stuck   stuckness
+	audited bool // the table keeps its rows, so that they can be counted
+	retains func(ctx context.Context)
+
+	// Marks, of this session.
+	mark        *mark
+	fingerprint string // of the newest published mark
+	marked      LSN    // position of the newest published mark
+	tally       *tally
+	audit       audit
+	looked      time.Time
+	asked       atomic.Bool // the stream waits for a look
+	condemned   bool        // rows were left out: no mark is stored any more
 }
 
 // progressInterval is how often at most the row is written while rows flow.
@@ -103,8 +49,14 @@ func (p *progress) run(ctx context.Context) error {
 		if p.db == nil {
 			continue
 		}
-		switch err := p.writeIfDue(ctx); {
+		switch err := p.step(ctx); {
 		case errors.Is(err, errNotLeading):
+			p.relay.lease.end()
+			return err
+		case errors.Is(err, errLeftOut):
+			p.mark, p.condemned = nil, true // published must not move over the gap
+			return err
+		case errors.Is(err, errYield):
 			return err
 		case err != nil:
 			p.disconnected(err)
@@ -113,13 +65,48 @@ func (p *progress) run(ctx context.Context) error {
 	return nil
 }
 
-// listen spends one interval on the connection, reading it, so that the
-// server's farewell (57P01 on a fast shutdown) is heard at once: while the
-// budget is full nobody reads the replication connection, and the walsender,
-// blocked in its send, can tell us nothing there.
-func (p *progress) listen(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, progressInterval)
+// step does what is due. The end of ctx does not cut a statement short: that
+// would cost the connection, and with it the last write.
+func (p *progress) step(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*statementTimeout)
 	defer cancel()
+	if p.owed != nil && p.owed.settled() {
+		if err := p.beginStreaming(ctx); err != nil {
+			return err
+		}
+	}
+	if err := p.writeIfDue(ctx); err != nil || p.owed != nil {
+		return err
+	}
+	return p.look(ctx)
+}
+
+// nudge asks for a write now. Any goroutine.
+func (p *progress) nudge() { signal(p.wake) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// listen spends one interval on the connection, or until somebody nudges,
+// reading it, so that the server's farewell (57P01 on a fast shutdown) is heard
+// at once: while the budget is full nobody reads the replication connection, and
+// the walsender, blocked in its send, can tell us nothing there.
+func (p *progress) listen(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.interval())
+	defer cancel()
+	nudged := make(chan struct{})
+	go func() {
+		defer close(nudged)
+		select {
+		case <-p.wake:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if p.db == nil {
 		p.reconnect(ctx)
 	}
@@ -128,7 +115,12 @@ func (p *progress) listen(ctx context.Context) {
 			p.disconnected(err)
 		}
 	}
-	<-ctx.Done()
+	<-nudged
+}
+
+// interval keeps writes frequent enough for a short lease.
+func (p *progress) interval() time.Duration {
+	return min(progressInterval, p.relay.cfg.WALSenderTimeout/5)
 }
 
 func (p *progress) reconnect(ctx context.Context) {
@@ -156,46 +148,130 @@ func (p *progress) noteShutdown(err error) {
 	}
 }
 
-// writeIfDue writes the row when rows were settled since the last write, and on
-// an idle database only when a whole WAL segment lies between, so that the
-// relay's own writes do not keep the server awake.
+// writeIfDue writes the row when rows were settled since the last write, when a
+// mark that saw rows is reached, and while anything is on its way often enough
+// to keep the lease. On an idle database it writes only when a whole WAL segment
+// lies between, so that the relay's own writes do not keep the server awake.
 func (p *progress) writeIfDue(ctx context.Context) error {
 	r := p.relay
-	settled, durable := LSN(r.settledLSN.Load()), LSN(r.durable.Load())
-	if LSN(r.rowsEnd.Load()) > durable || settled > durable && settled-durable >= p.segment {
+	settled, durable, rows := LSN(r.settledLSN.Load()), LSN(r.durable.Load()), LSN(r.rowsEnd.Load())
+	busy := p.owed != nil || !p.stream.flight.empty() || rows > durable || r.beginning.Load()
+	stuck := p.stuck.look(p.stream.flight, busy, r.cfg.YieldAfter)
+	switch {
+	case rows > durable, settled > durable && settled-durable >= p.segment,
+		p.owed != nil && p.owed.cursor() > p.paid,
+		p.mark != nil && settled >= p.mark.lsn && rows > p.marked,
+		(busy || r.waitsForLease.Load()) && time.Since(p.sent) >= r.cfg.WALSenderTimeout/3, stuck != p.stuck.told:
+		return p.write(ctx, settled, false)
+	case r.waitsForLease.Load() && !r.lease.holds(p.lead.epoch):
 		return p.write(ctx, settled, false)
 	}
 	return nil
 }
 
-// write commits confirmed_lsn. Only then may a status carry it: a slot that is
-// ahead of the row proves that somebody else has moved it.
+// write commits confirmed_lsn, cursor and a mark that was reached. Only then may
+// a status carry the position: a slot that is ahead of the row proves that
+// somebody else has moved it.
 func (p *progress) write(ctx context.Context, confirmed LSN, released bool) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
-	defer cancel()
-	tag, err := p.db.Exec(ctx, `UPDATE `+p.db.relays()+` SET confirmed_lsn = $4::text::pg_lsn, write_seq = write_seq + 1,
- released = $5, updated_at = clock_timestamp() WHERE `+guard,
-		p.relay.cfg.Slot, p.lead.epoch, p.lead.pid, confirmed.String(), released)
+	r := p.relay
+	confirmed = max(confirmed, LSN(r.durable.Load())) // never back: a slot ahead of the row would look moved
+	var published, fingerprint *string
+	if p.mark != nil && confirmed >= p.mark.lsn {
+		if fingerprintChanged(p.fingerprint, p.mark.fingerprint) {
+			return errLeftOut
+		}
+		published, fingerprint = &p.mark.snapshot.text, &p.mark.fingerprint
+	}
+	var cursor *int64
+	if p.owed != nil {
+		cursor = new(p.owed.cursor())
+	}
+	sent := time.Now()
+	var snap, lsn, seenNow string
+	var candidate bool
+	var writeSeq int64
+	crashpoint("before the progress row is written")
+	err := p.db.QueryRow(ctx, `UPDATE `+p.db.relays()+` SET confirmed_lsn = $4::text::pg_lsn, write_seq = write_seq + 1,
+ released = $5, cursor = coalesce($6, cursor), published = coalesce($7::text::pg_snapshot, published), fingerprint = coalesce($8, fingerprint),
+ stuck_since = CASE WHEN $9 THEN coalesce(stuck_since, clock_timestamp()) END, updated_at = clock_timestamp()
+WHERE `+guard+` RETURNING write_seq, candidate <> $10 AND candidate_at > clock_timestamp() - interval '10 s' IS TRUE, `+p.db.markColumns(),
+		r.cfg.Slot, p.lead.epoch, p.lead.pid, confirmed.String(), released, cursor, published, fingerprint, p.stuck.now, r.cfg.Instance).
+		Scan(&writeSeq, &candidate, &snap, &lsn, &seenNow)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		r.metrics.writes.WithLabelValues("fenced").Inc()
+		return errNotLeading
+	case err != nil:
+		r.metrics.writes.WithLabelValues("error").Inc()
+		return fmt.Errorf("write the progress row: %w", err)
+	}
+	crashpoint("after the progress row is written")
+	r.writeSeq.Store(writeSeq)
+	p.sent, p.stuck.told = sent, p.stuck.now
+	if !released {
+		r.lease.renew(sent)
+	}
+	r.metrics.writes.WithLabelValues("ok").Inc()
+	r.durable.Store(uint64(confirmed))
+	if cursor != nil {
+		p.paid = *cursor
+	}
+	signal(p.written)
+	if candidate && p.stuck.now {
+		return errYield
+	}
+	return p.afterWrite(ctx, published != nil, snap, lsn, seenNow)
+}
+
+// afterWrite moves the marks along.
+func (p *progress) afterWrite(ctx context.Context, reached bool, snap, lsn, fingerprint string) error {
+	switch {
+	case p.owed != nil || p.condemned:
+		return nil
+	case reached:
+		p.marked, p.fingerprint = p.mark.lsn, p.mark.fingerprint
+		return p.pass(ctx, snap, lsn, fingerprint)
+	case p.mark == nil:
+		return p.take(snap, lsn, fingerprint)
+	}
+	return nil
+}
+
+// beginStreaming ends the backlog: all of it is settled.
+func (p *progress) beginStreaming(ctx context.Context) error {
+	crashpoint("before phase streaming")
+	sent := time.Now()
+	tag, err := p.db.Exec(ctx, `UPDATE `+p.db.relays()+` SET phase = 'streaming', published = base, cutoff = NULL, cursor = NULL,
+ paid_base = NULL, paid_cursor = NULL, write_seq = write_seq + 1, updated_at = clock_timestamp() WHERE phase = 'backlog' AND `+guard,
+		p.relay.cfg.Slot, p.lead.epoch, p.lead.pid)
 	switch {
 	case err != nil:
-		p.relay.metrics.writes.WithLabelValues("error").Inc()
-		return fmt.Errorf("write the progress row: %w", err)
+		return fmt.Errorf("begin to stream: %w", err)
 	case tag.RowsAffected() == 0:
-		p.relay.metrics.writes.WithLabelValues("fenced").Inc()
 		return errNotLeading
 	}
-	p.relay.metrics.writes.WithLabelValues("ok").Inc()
-	p.relay.durable.Store(uint64(confirmed))
+	crashpoint("after phase streaming")
+	p.sent = sent
+	p.relay.lease.renew(sent)
+	close(p.owed.over)
+	p.owed = nil
 	return nil
 }
 
 // last is the last write of a session, after run has returned. released says
-// that the sink holds nothing any more.
+// that the sink holds nothing any more and gets nothing any more.
 func (p *progress) last(ctx context.Context, released bool) error {
 	if p.db == nil {
 		return errors.New("no ordinary connection")
 	}
-	return p.write(ctx, LSN(p.relay.settledLSN.Load()), released)
+	if released {
+		p.relay.lease.end()
+	}
+	err := p.write(ctx, LSN(p.relay.settledLSN.Load()), released)
+	if errors.Is(err, errLeftOut) || errors.Is(err, errYield) {
+		return nil // the next session sees to it
+	}
+	return err
 }
 
 func (p *progress) close() {

@@ -24,18 +24,25 @@ type Relay struct {
 	// Of Run's goroutine; they outlive sessions.
 	ledger  *ledger
 	history history
+	former  here      // the server that we led on last
+	abstain time.Time // until then another relay may have the slot
+	lease   lease
+	owed    owedRows
 
 	// Shared between the stream, the progress writer and whoever looks. LSNs, and times in ns since 1970.
-	settledLSN  atomic.Uint64 // the ledger's prefix
-	rowsEnd     atomic.Uint64 // the same, counting only transactions with rows
-	durable     atomic.Uint64 // progress.confirmed_lsn as committed: flushed <= durable <= settled
-	flushed     atomic.Uint64 // sent to the server
-	received    atomic.Uint64
-	oldest      atomic.Int64 // commit time of the oldest unsettled row
-	unconfirmed atomic.Int64 // commit time of the oldest unconfirmed row
-	serverDown  atomic.Bool  // the ordinary connection heard the server's farewell
-	sessions    atomic.Int64
-	beat        atomic.Int64
+	settledLSN    atomic.Uint64 // the ledger's prefix
+	rowsEnd       atomic.Uint64 // the same, counting only transactions with rows
+	durable       atomic.Uint64 // progress.confirmed_lsn as committed: flushed <= durable <= settled
+	flushed       atomic.Uint64 // sent to the server
+	received      atomic.Uint64
+	oldest        atomic.Int64 // commit time of the oldest unsettled row
+	unconfirmed   atomic.Int64 // commit time of the oldest unconfirmed row
+	serverDown    atomic.Bool  // the ordinary connection heard the server's farewell
+	beginning     atomic.Bool  // Sink.Begin has not returned
+	waitsForLease atomic.Bool
+	sessions      atomic.Int64
+	writeSeq      atomic.Int64 // of the newest progress write of the last leadership
+	beat          atomic.Int64
 
 	mu     sync.Mutex // guards state and flight
 	state  Status
@@ -62,7 +69,7 @@ func New(cfg Config, sink Sink, log *slog.Logger, reg prometheus.Registerer) (*R
 const (
 	backoffMin      = 50 * time.Millisecond
 	backoffMax      = 5 * time.Second
-	standbyInterval = time.Second
+	standbyInterval = time.Second // jittered to half and one and a half of it
 	healthyAfter    = time.Minute
 )
 
@@ -104,6 +111,9 @@ func (r *Relay) sorted(err error, attempt int) time.Duration {
 	switch {
 	case err == nil:
 		r.setRole(RoleWaiting, "reconnecting", nil)
+	case errors.Is(err, errYield):
+		r.setRole(RoleStandby, "yielded", err)
+		r.abstain = time.Now().Add(2 * r.cfg.WALSenderTimeout)
 	case errors.As(err, &standby):
 		r.setRole(RoleStandby, "slot_held", err)
 		wait = standbyInterval

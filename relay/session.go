@@ -25,32 +25,49 @@ func (r *Relay) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.segment = LSN(c.server.segmentSize)
+	p.segment, p.audited = LSN(c.server.segmentSize), c.keeps
 	conn, err := r.dialReplication(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	system, err := conn.IdentifySystem(ctx)
-	if err != nil {
-		return fmt.Errorf("identify system: %w", err)
-	}
-	if system.ID != c.server.systemID {
-		return errors.New("the replication connection leads to another server than the ordinary one")
-	}
-	if c.row == nil || c.row.phase == phaseCreating {
-		if err := r.makeSlot(ctx, db, conn, &c, system.Timeline); err != nil {
-			return err
-		}
-	}
-	if p.lead, err = r.takeSlot(ctx, db, conn, c.row, system); err != nil {
+	if c.here, err = r.identify(ctx, conn, c.server); err != nil {
 		return err
 	}
-	if c.row.epoch != r.history.epoch { // another relay led since: it has sent rows that we do not know of
-		r.history = history{}
+	plan, err := r.judge(&c)
+	switch {
+	case err != nil:
+		return err
+	case plan.make:
+		err = r.makeSlot(ctx, db, conn, &c, plan)
+	case plan.adopt:
+		err = r.adoptSlot(ctx, db, &c)
+	default:
+		c.row.confirmed = plan.confirmed
 	}
-	r.history.epoch = p.lead.epoch
-	return r.leadership(ctx, conn, p, system)
+	if err != nil {
+		return err
+	}
+	if p.lead, err = r.takeSlot(ctx, db, conn, &c); err != nil {
+		return err
+	}
+	return r.leadership(ctx, conn, p, &c)
+}
+
+// identify asks the replication connection which server it leads to.
+func (r *Relay) identify(ctx context.Context, conn *replication.Conn, s server) (h here, err error) {
+	system, err := conn.IdentifySystem(ctx)
+	if err != nil {
+		return h, fmt.Errorf("identify system: %w", err)
+	}
+	if system.ID != s.systemID {
+		return h, errOtherServer
+	}
+	history, err := conn.TimelineHistory(ctx, system.Timeline)
+	if err != nil {
+		return h, fmt.Errorf("read timeline history: %w", err)
+	}
+	return here{system.ID, system.Timeline, history}, nil
 }
 
 func (r *Relay) dialReplication(ctx context.Context) (*replication.Conn, error) {
@@ -79,29 +96,44 @@ func (r *Relay) dialReplication(ctx context.Context) (*replication.Conn, error) 
 
 // takeSlot starts replication, from where on the slot itself is the lock, and
 // gives the advisory lock back.
-func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Conn, row *progressRow, system replication.System) (l leadership, err error) {
-	history, err := conn.TimelineHistory(ctx, system.Timeline)
-	if err != nil {
-		return l, fmt.Errorf("read timeline history: %w", err)
-	}
+func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Conn, c *candidacy) (l leadership, err error) {
+	crashpoint("before replication starts")
 	if err := conn.Start(ctx, r.cfg.Slot, r.cfg.Publication, false); err != nil {
 		if sqlState(err) == stateObjectInUse {
 			return l, &standbyError{"another relay"}
 		}
 		return l, r.streamError(fmt.Errorf("start replication: %w", err))
 	}
+	crashpoint("after replication started")
 	if err := db.unlock(ctx); err != nil {
 		return l, r.statementError("give back the advisory lock", err)
 	}
-	return db.lead(ctx, row, conn.BackendPID(), system.Timeline, history, conn.WALSenderTimeout())
+	if l, err = db.lead(ctx, c.row, c.here, conn.BackendPID(), conn.WALSenderTimeout()); err != nil {
+		return l, err
+	}
+	crashpoint("after the epoch was raised")
+	if r.history.epoch != c.row.epoch { // another relay led since: it has sent rows that we do not know of
+		r.history = history{}
+	} else {
+		c.row.leaseLeft = 0 // our own
+	}
+	switch {
+	case c.row.released || c.row.epoch == 0:
+		c.row.leaseLeft = 0
+	case c.row.timeline != c.here.timeline && c.row.leaseLeft > 0: // a clock of another server, and a row that may be behind
+		c.row.leaseLeft = c.row.timeout
+	}
+	r.history.epoch, r.former = l.epoch, c.here
+	return l, nil
 }
 
 // history names what positions are comparable under.
 type history struct {
-	systemID string
-	timeline int32
-	options  string
-	epoch    int64 // of the leadership
+	systemID   string
+	timeline   int32
+	options    string
+	epoch      int64 // of the leadership
+	generation int64
 }
 
 func (r *Relay) optionsHash() string {
@@ -110,11 +142,11 @@ func (r *Relay) optionsHash() string {
 }
 
 // leadership runs from the taken slot to its end.
-func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progress, system replication.System) error {
+func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progress, c *candidacy) error {
 	r.sessions.Add(1)
 	r.metrics.session.Inc()
 	r.mu.Lock()
-	r.state.SystemID, r.state.Timeline = system.ID, system.Timeline
+	r.state.SystemID, r.state.Timeline = c.here.systemID, c.here.timeline
 	r.state.Epoch, r.state.Generation = p.lead.epoch, p.lead.generation
 	r.mu.Unlock()
 	r.setRole(RoleLeader, "", nil)
@@ -122,10 +154,20 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 	r.durable.Store(uint64(p.lead.confirmed))
 	r.settledLSN.Store(uint64(p.lead.confirmed))
 	r.rowsEnd.Store(0)
-	s := newStream(r, conn)
+	s := newStream(r, conn, p.lead.epoch)
+	s.progress, p.stream, p.tally = p, s, s.tally
+	p.wake, p.written = make(chan struct{}, 1), make(chan struct{}, 1)
+	p.fingerprint = c.row.fingerprint
+	var owed *debt
+	if c.row.phase == phaseBacklog {
+		owed = newDebt(c.row)
+		owed.nothing = !c.readable
+	}
+	p.owed, p.paid, p.sent = owed, c.row.cursor, time.Now()
 	source := Source{
-		SystemID: system.ID, Timeline: system.Timeline, Slot: r.cfg.Slot,
+		SystemID: c.here.systemID, Timeline: c.here.timeline, Slot: r.cfg.Slot,
 		Generation: p.lead.generation, Epoch: p.lead.epoch, Report: r.report,
+		Lease: func() bool { return r.lease.holds(p.lead.epoch) },
 	}
 	s.source = []byte(source.String())
 
@@ -136,11 +178,7 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 		s.fail(err)
 		written <- err
 	}()
-	err := s.begin(ctx, source)
-	if err == nil {
-		r.adopt(s, p.lead.confirmed, history{system.ID, system.Timeline, r.optionsHash(), p.lead.epoch})
-		err = s.run(ctx)
-	}
+	err := s.lead(ctx, source, c, owed)
 	stop()
 	if werr := <-written; werr != nil && err == nil {
 		err = werr
@@ -156,6 +194,31 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 	return err
 }
 
+// lead is what a leader does, in order.
+func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *debt) error {
+	r := s.relay
+	err := s.awaitFormer(ctx, c.row.leaseLeft)
+	if err == nil {
+		err = s.begin(ctx, source)
+	}
+	if err != nil {
+		return err
+	}
+	crashpoint("after the sink has begun")
+	if owed != nil {
+		r.mu.Lock()
+		r.flight = s.flight
+		r.mu.Unlock()
+		if err := s.backlog(ctx, owed); errors.Is(err, errStopping) {
+			return s.drain()
+		} else if err != nil {
+			return err
+		}
+	}
+	r.adopt(s, s.progress.lead.confirmed, history{source.SystemID, source.Timeline, r.optionsHash(), source.Epoch, source.Generation})
+	return s.run(ctx)
+}
+
 // adopt lets the ledger go on where it may, and start anew where it may not.
 // What the progress row says is settled holds either way: the row lies in the
 // same log, behind what it speaks of.
@@ -167,6 +230,7 @@ func (r *Relay) adopt(s *stream, confirmed LSN, now history) {
 		r.ledger.startAnew(s.flight, confirmed)
 	}
 	r.history = now
+	s.adopted = true
 	r.settledLSN.Store(uint64(r.ledger.settled))
 	r.mu.Lock()
 	r.flight = s.flight

@@ -2,20 +2,34 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strconv"
-	"strings"
-	"time"
 
-	"github.com/outrider-cdc/outrider/relay/internal/replication"
+	"github.com/jackc/pgx/v5"
 )
 
 // candidacy is what was found before a slot is taken. While it stands, the
 // advisory lock of db is ours.
 type candidacy struct {
-	server server
-	row    *progressRow // nil: first start
-	slot   slotState
+	server      server
+	here        here
+	row         *progressRow // nil: first start
+	slot        slotState
+	keeps       bool   // rows stay in the table, so that a lost slot can be recovered
+	readable    bool   // the table has tx and seq, so that a backlog can be read
+	fingerprint string // of publication and table, now
+}
+
+// plan is what has to be done before the slot can be taken.
+type plan struct {
+	make       bool   // make the slot, in place of one that stands
+	adopt      bool   // take the slot over as it stands
+	reason     string // why, in a metric and the log
+	cutoff     string // rows visible there are published already
+	paidBase   string // and of those visible here, the ones up to paidCursor
+	paidCursor int64
+	nothing    bool // everything in the table counts as published
+	confirmed  LSN  // where the slot may stand above the row
 }
 
 // standAsCandidate decides whether this relay may take the slot now. It needs
@@ -27,7 +41,7 @@ func (r *Relay) standAsCandidate(ctx context.Context, db *database) (c candidacy
 	}
 	switch {
 	case c.server.inRecovery:
-		return c, &waitError{"server_in_recovery", fmt.Errorf("the server is a standby or still in recovery; the relay does not stream from those")}
+		return c, &waitError{"server_in_recovery", errors.New("the server is a standby or still in recovery; the relay does not stream from those")}
 	case c.server.walLevel != "logical":
 		return c, r.walLevel(c.server.walLevel)
 	}
@@ -37,7 +51,10 @@ func (r *Relay) standAsCandidate(ctx context.Context, db *database) (c candidacy
 	if c.slot, err = db.slot(ctx); err != nil {
 		return c, err
 	}
-	if err := r.checkHolder(c.slot); err != nil {
+	if err := r.checkHolder(ctx, db, c.slot); err != nil {
+		return c, err
+	}
+	if err := r.syncNames(ctx, db, c.server.syncNames); err != nil {
 		return c, err
 	}
 	if ok, err := db.lock(ctx); err != nil {
@@ -49,63 +66,112 @@ func (r *Relay) standAsCandidate(ctx context.Context, db *database) (c candidacy
 	if c.slot, err = db.slot(ctx); err != nil {
 		return c, err
 	}
-	if err := r.checkHolder(c.slot); err != nil {
+	if err := r.checkHolder(ctx, db, c.slot); err != nil {
 		return c, err
 	}
 	if err := db.publication(ctx, c.server.version); err != nil {
 		return c, err
 	}
-	if c.row, err = db.progressRow(ctx); err != nil {
+	if c.readable, c.keeps, err = db.keepsRows(ctx); err != nil {
 		return c, err
 	}
-	return c, r.judge(c)
+	if c.fingerprint, err = db.fingerprint(ctx); err != nil {
+		return c, err
+	}
+	c.row, err = db.progressRow(ctx)
+	return c, err
 }
 
-func (r *Relay) checkHolder(s slotState) error {
+func (r *Relay) checkHolder(ctx context.Context, db *database, s slotState) error {
 	switch {
 	case !s.exists:
-		return nil
+		return r.yielded()
 	case s.mismatch() != "":
 		return r.slotNotOurs(s)
 	case s.ActivePID != nil:
+		r.offer(ctx, db)
 		return &standbyError{fmt.Sprintf("%s (pid %d)", s.holder, *s.ActivePID)}
 	}
-	return nil
+	return r.yielded()
 }
 
-// judge says whether row and slot fit together. A slot proves nothing about
-// what lies before it; only the row does.
-func (r *Relay) judge(c candidacy) error {
+// judge says what row and slot mean together. A slot proves nothing about what
+// lies before it; only the row does.
+func (r *Relay) judge(c *candidacy) (plan, error) {
 	if c.row == nil {
-		if c.slot.exists {
-			return r.slotWithoutRow()
-		}
-		return nil
+		return r.judgeStranger(c)
+	}
+	row := c.row
+	switch {
+	case row.contract > contract:
+		return plan{}, halt("contract_newer", fmt.Errorf("the progress row was written under contract %d; this relay knows %d", row.contract, contract),
+			Hint{Say: "run the relay version that wrote it, or a newer one"})
+	case row.systemID != c.here.systemID && row.epoch > 0:
+		return r.judgeIdentity(c)
+	}
+	if err := r.judgeServer(c); err != nil {
+		return plan{}, err
+	}
+	if row.phase == phaseCreating {
+		return plan{make: true, reason: "unfinished", cutoff: row.cutoff, paidBase: row.paidBase, paidCursor: row.paidCursor}, nil
 	}
 	switch {
-	case c.row.contract > contract:
-		return halt("contract_newer", fmt.Errorf("the progress row was written under contract %d; this relay knows %d", c.row.contract, contract),
-			Hint{Say: "run the relay version that wrote it, or a newer one"})
-	case c.row.phase == phaseCreating:
-		return nil
-	case c.row.systemID != c.server.systemID:
-		return r.gap("other_system", fmt.Errorf("the progress row was written on system %s, this is %s: the database was restored, moved or upgraded", c.row.systemID, c.server.systemID), c.slot.exists)
-	case c.row.phase != phaseStreaming:
-		return r.gap("phase_unknown", fmt.Errorf("the progress row is in phase %q, which this relay does not know", c.row.phase), c.slot.exists)
 	case !c.slot.exists:
-		return r.gap("slot_missing", fmt.Errorf("replication slot %q is gone; rows committed after %s may be unpublished", r.cfg.Slot, c.row.confirmed), false)
+		return r.recoverFrom(c, "slot_missing", fmt.Errorf("replication slot %q is gone", r.cfg.Slot))
 	case c.slot.lost():
-		return r.gap("slot_lost", fmt.Errorf("replication slot %q was invalidated by the server; rows committed after %s may be unpublished", r.cfg.Slot, c.row.confirmed), true)
+		return r.recoverFrom(c, "slot_lost", fmt.Errorf("replication slot %q was invalidated by the server", r.cfg.Slot))
 	}
 	at, err := c.slot.confirmed()
 	if err != nil {
-		return err
+		return plan{}, err
 	}
-	// Flush is never reported above the row, so a slot ahead of it was moved or made by somebody else.
-	if at > c.row.confirmed {
-		return r.gap("slot_moved", fmt.Errorf("replication slot %q stands at %s, ahead of the %s that was confirmed: somebody moved it or made it anew", r.cfg.Slot, at, c.row.confirmed), true)
+	if at > row.confirmed {
+		// A standby copies the slot's position on its own, maybe a moment after the row. Only the former leader can have moved it then.
+		left, other := c.here.leftAt(row.timeline)
+		if !c.slot.Synced || !other || at > left {
+			// Flush is never reported above the row.
+			return r.recoverFrom(c, "slot_moved", fmt.Errorf("replication slot %q stands at %s, ahead of the %s that was confirmed: somebody moved it or made it anew", r.cfg.Slot, at, row.confirmed))
+		}
 	}
-	return nil
+	if fingerprintChanged(row.fingerprint, c.fingerprint) {
+		return r.recoverFrom(c, "publication_changed", errors.New("publication or table changed, or rows were found that the stream did not bring"))
+	}
+	return plan{confirmed: max(at, row.confirmed)}, nil
+}
+
+// judgeStranger: there is no row.
+func (r *Relay) judgeStranger(c *candidacy) (plan, error) {
+	switch {
+	case !c.slot.exists:
+		return plan{make: true, reason: "first_start"}, nil
+	case r.cfg.AdoptSlot == "stream" && !c.slot.lost():
+		return plan{adopt: true}, nil
+	case r.cfg.AdoptSlot == "backfill" && c.keeps:
+		return plan{make: true, reason: "adopted"}, nil
+	}
+	return plan{}, r.slotWithoutRow(c)
+}
+
+// recoverFrom decides what follows a break of the stream: everything that may
+// be unpublished is in the table, or it is gone.
+func (r *Relay) recoverFrom(c *candidacy, reason string, err error) (plan, error) {
+	p := plan{make: true, reason: reason}
+	token := r.token("gap", c.row, reason)
+	switch {
+	case r.cfg.AcceptGap == token:
+		p.nothing = true
+	case !c.keeps || r.cfg.Recovery == "halt":
+		return p, r.gap(c, reason, token, err)
+	case c.row.phase == phaseStreaming:
+		p.cutoff = c.row.published
+	default: // the backlog was not all published: what was, stays paid, so that every round makes progress
+		p.cutoff, p.paidBase, p.paidCursor = c.row.cutoff, c.row.base, c.row.cursor
+		if c.row.paidCursor > c.row.cursor {
+			p.paidBase, p.paidCursor = c.row.paidBase, c.row.paidCursor
+		}
+	}
+	r.log.Error("the stream is broken", "reason", reason, "error", err, "confirmed_lsn", c.row.confirmed.String(), "recover", !p.nothing)
+	return p, nil
 }
 
 func (db *database) schemaThere(ctx context.Context) error {
@@ -122,122 +188,30 @@ func (db *database) schemaThere(ctx context.Context) error {
 	return nil
 }
 
-// makeSlot creates the slot of a first start, under a row in phase creating
-// that was committed before: whatever dies in between, a slot beside such a row
-// was never streamed from, and is made again.
-func (r *Relay) makeSlot(ctx context.Context, db *database, conn *replication.Conn, c *candidacy, timeline int32) error {
-	if has, err := db.tableHasRows(ctx); err != nil {
-		return err
-	} else if has {
-		return r.tableNotEmpty()
-	}
-	_, err := db.Exec(ctx, `INSERT INTO `+db.relays()+` (slot, contract, system_id, timeline, phase, instance) VALUES ($1, $2, $3, $4, 'creating', $5)
-ON CONFLICT (slot) DO UPDATE SET system_id = excluded.system_id, timeline = excluded.timeline, instance = excluded.instance, updated_at = clock_timestamp()`,
-		r.cfg.Slot, contract, c.server.systemID, timeline, r.cfg.Instance)
+// keepsRows tells what a recovery can rest on: the columns, and somebody's word
+// that rows stay until the relay deletes them.
+func (db *database) keepsRows(ctx context.Context) (readable, keeps bool, err error) {
+	r := db.relay
+	err = db.QueryRow(ctx, `SELECT (SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND NOT attisdropped
+ AND (attname = 'tx' AND atttypid = 'xid8'::regtype OR attname = 'seq' AND atttypid = 'bigint'::regtype))`, r.tableSQL()).Scan(&readable)
 	if err != nil {
-		return r.statementError("write the progress row", err)
+		return false, false, r.statementError("look at the columns", err)
 	}
-	if c.slot.exists {
-		if err := conn.DropSlot(ctx, r.cfg.Slot); err != nil {
-			return fmt.Errorf("drop the slot of an unfinished start: %w", err)
-		}
+	if !readable || r.cfg.TableKeepsRows {
+		return readable, readable && r.cfg.TableKeepsRows, nil
 	}
-	created, err := r.createSlot(ctx, db, conn)
+	if r.tableSQL() != quote(r.cfg.Schema, "events") {
+		return readable, false, nil
+	}
+	var mode string
+	err = db.QueryRow(ctx, `SELECT value FROM `+quote(r.cfg.Schema, "settings")+` WHERE name = 'mode'`).Scan(&mode)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return readable, false, nil
+	}
 	if err != nil {
-		return err
+		return readable, false, r.statementError("read the table's mode", err)
 	}
-	empty, base, err := db.inSnapshot(ctx, created.Snapshot)
-	if err != nil {
-		return err
-	}
-	if !empty {
-		if err := conn.DropSlot(ctx, r.cfg.Slot); err != nil {
-			return fmt.Errorf("drop the new slot: %w", err)
-		}
-		return r.tableNotEmpty()
-	}
-	_, err = db.Exec(ctx, `UPDATE `+db.relays()+` SET phase = 'streaming', generation = generation + 1, write_seq = write_seq + 1,
- base = $2::text::pg_snapshot, published = $2::text::pg_snapshot, base_lsn = $3::text::pg_lsn, confirmed_lsn = $3::text::pg_lsn,
- updated_at = clock_timestamp() WHERE slot = $1 AND phase = 'creating'`, r.cfg.Slot, base, created.ConsistentPoint.String())
-	if err != nil {
-		return r.statementError("write the progress row", err)
-	}
-	r.log.Info("replication slot created", "lsn", created.ConsistentPoint.String())
-	c.row, err = db.progressRow(ctx)
-	return err
+	return readable, mode == "append", nil
 }
 
-// createSlot waits for every transaction that had an xid when it began, which
-// may take long; meanwhile it names those it waits for.
-func (r *Relay) createSlot(ctx context.Context, db *database, conn *replication.Conn) (replication.CreatedSlot, error) {
-	type result struct {
-		slot replication.CreatedSlot
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		slot, err := conn.CreateSlot(ctx, r.cfg.Slot, true)
-		done <- result{slot, err}
-	}()
-	ticker := time.NewTicker(2 * time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case res := <-done:
-			if sqlState(res.err) == stateConfigurationLimit {
-				return res.slot, halt("slots_exhausted", fmt.Errorf("create replication slot: %w", res.err),
-					Hint{Say: "allow more, and restart the server; or drop a slot that nobody uses", SQL: "ALTER SYSTEM SET max_replication_slots = 20;"})
-			}
-			if res.err != nil {
-				return res.slot, r.connectError(fmt.Errorf("create replication slot: %w", res.err))
-			}
-			return res.slot, nil
-		case <-ticker.C:
-			r.turn()
-			if names, err := db.blockers(ctx); err == nil && names != "" {
-				r.setRole(RoleWaiting, "transactions", fmt.Errorf("slot creation waits for transactions to end: %s", names))
-			}
-		}
-	}
-}
-
-func (db *database) tableHasRows(ctx context.Context) (has bool, err error) {
-	err = db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+db.relay.tableSQL()+`)`).Scan(&has)
-	if err != nil {
-		return false, db.relay.statementError("look into the outbox table", err)
-	}
-	return has, nil
-}
-
-// inSnapshot looks at the table exactly as it was where the slot begins: a row
-// visible there will not be streamed, every other will.
-func (db *database) inSnapshot(ctx context.Context, name string) (empty bool, base string, err error) {
-	tx, err := db.Begin(ctx)
-	if err != nil {
-		return false, "", fmt.Errorf("read in the slot's snapshot: %w", err)
-	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT `+literal(name)); err != nil {
-		return false, "", fmt.Errorf("import the slot's snapshot: %w", err)
-	}
-	err = tx.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM `+db.relay.tableSQL()+`), pg_current_snapshot()::text`).Scan(&empty, &base)
-	if err != nil {
-		return false, "", db.relay.statementError("read in the slot's snapshot", err)
-	}
-	return empty, normalSnapshot(base), nil
-}
-
-// normalSnapshot lifts xmax to xmin. An exported snapshot may come out with
-// xmin above xmax, and type pg_snapshot refuses its own text then.
-func normalSnapshot(s string) string {
-	parts := strings.SplitN(s, ":", 3)
-	if len(parts) != 3 {
-		return s
-	}
-	low, errLow := strconv.ParseUint(parts[0], 10, 64)
-	high, errHigh := strconv.ParseUint(parts[1], 10, 64)
-	if errLow == nil && errHigh == nil && low > high {
-		parts[1] = parts[0]
-	}
-	return strings.Join(parts, ":")
-}
+func quote(names ...string) string { return pgx.Identifier(names).Sanitize() }

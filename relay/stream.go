@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +21,14 @@ type stream struct {
 	ledger *ledger
 	flight *flight
 	source []byte // text of the outrider-source header
+	epoch  int64
 	broken atomic.Pointer[error]
+
+	progress *progress
+	tally    *tally
+	doubt    bool     // look at the publication before the next row is published
+	paying   *payment // while the backlog is published; nil afterwards
+	adopted  bool     // the ledger is this session's
 
 	tables     map[uint32]table
 	cols       []pgoutput.Column // reused for every row
@@ -31,6 +37,8 @@ type stream struct {
 	commitLSN  LSN
 	committed  time.Time
 	commitText []byte
+	xid        uint32
+	rows       int // of ours in the open transaction
 
 	received LSN // newest position the server has told of, in this session
 	flushed  LSN // last flush that was sent
@@ -44,9 +52,9 @@ type table struct {
 	err    error // why its rows cannot be laid out; fatal when the first one comes
 }
 
-func newStream(r *Relay, conn *replication.Conn) *stream {
+func newStream(r *Relay, conn *replication.Conn, epoch int64) *stream {
 	s := &stream{
-		relay: r, conn: conn, ledger: r.ledger,
+		relay: r, conn: conn, ledger: r.ledger, epoch: epoch, tally: newTally(),
 		flight: newFlight(int64(r.cfg.MaxInFlightBytes), func(m *Message) {
 			if m.Position.Ordinal%sampleEvery == 0 {
 				r.metrics.latency.Observe(max(0, time.Since(m.CommittedAt).Seconds()))
@@ -82,7 +90,6 @@ func (s *stream) run(ctx context.Context) error {
 var errStopping = errors.New("stopping")
 
 // receive reads until something ends it, which its error tells.
-
 func (s *stream) receive(ctx context.Context) error {
 	for n := 0; ; n++ {
 		if n%turnEvery == 0 {
@@ -132,7 +139,10 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		if err != nil {
 			return err
 		}
-		s.commitLSN, s.committed = LSN(b.FinalLSN), b.CommitTime
+		if err := s.awaitLease(ctx); err != nil {
+			return err
+		}
+		s.commitLSN, s.committed, s.xid, s.rows = LSN(b.FinalLSN), b.CommitTime, b.XID, 0
 		s.commitText = s.committed.UTC().AppendFormat(s.commitText[:0], timestampFormat)
 		_, err = s.ledger.begin(s.commitLSN, s.committed)
 		return err
@@ -146,11 +156,17 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 				pgoutput.ErrMalformed, LSN(c.CommitLSN), LSN(c.EndLSN), s.commitLSN)
 		}
 		s.received = max(s.received, LSN(c.EndLSN))
+		if s.rows > 0 {
+			s.tally.add(s.xid, s.rows)
+		}
 		return s.ledger.commit(LSN(c.EndLSN))
 	case pgoutput.Relation:
 		r, err := pgoutput.ParseRelation(body)
 		if err != nil {
 			return err
+		}
+		if s.tables[r.ID].ours {
+			s.doubt = true // announced again: something about it or the publication has changed
 		}
 		s.tables[r.ID] = s.relay.tableOf(r)
 		return nil
@@ -192,6 +208,12 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 	case t.err != nil:
 		return t.err
 	}
+	if s.doubt {
+		if err := s.clearDoubt(ctx); err != nil {
+			return err
+		}
+	}
+	s.rows++
 	row := row{t.layout, cols}
 	if err := row.check(); err != nil {
 		return err
@@ -210,7 +232,7 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 	}
 	m.topic = s.relay.routes.find(row.col(fieldTopic).Data)
 	m.Topic, m.source = m.topic.name, s.source
-	m.place(Position{s.commitLSN, ordinal}, s.committed, chunk)
+	m.place(Position{s.commitLSN, ordinal}, ordinal, s.committed, chunk)
 	s.flight.took(m)
 	s.relay.sink.Publish(m)
 	return nil
@@ -231,57 +253,4 @@ func (s *stream) intern(name []byte) string {
 
 func (s *stream) poison(err error, at Position) error {
 	return fmt.Errorf("at position %s: %w", at, err)
-}
-
-// notice keeps what the server says beside the stream: the only sign of a slot
-// that waits for a standby, and of changes that Postgres 18 leaves out because
-// the publication was missing when they were made.
-func (s *stream) notice(f replication.Frame) error {
-	n := f.Notice
-	s.relay.metrics.notices.WithLabelValues(n.Code).Inc()
-	s.relay.log.Log(context.Background(), noticeLevel(n.SeverityUnlocalized), "notice from the replication connection",
-		"sqlstate", n.Code, "severity", n.Severity, "notice", firstLine(n.Message), "detail", firstLine(n.Detail))
-	if n.Routine == "LoadPublications" { // the C function; the text may be translated
-		return s.relay.publicationError(fmt.Errorf("%s: %s", n.Code, firstLine(n.Message)))
-	}
-	return nil
-}
-
-func noticeLevel(severity string) slog.Level {
-	if severity == "WARNING" {
-		return slog.LevelWarn
-	}
-	return slog.LevelInfo
-}
-
-// streamError sorts what ended the stream. Nothing was confirmed past it.
-func (r *Relay) streamError(err error) error {
-	if sqlState(err) == stateUndefinedObject {
-		return r.publicationError(err)
-	}
-	return fmt.Errorf("stream: %w", err)
-}
-
-// publicationError asks whether the publication is there now. If it is not, the
-// next session halts with the way to create it; if it is, it was missing when
-// rows were written, and those cannot be decoded any more.
-func (r *Relay) publicationError(err error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
-	defer cancel()
-	db, dbErr := r.openDatabase(ctx)
-	if dbErr != nil {
-		return fmt.Errorf("stream: %w", err)
-	}
-	defer db.close()
-	if slot, slotErr := db.slot(ctx); slotErr != nil || !slot.exists {
-		return fmt.Errorf("stream: %w", err) // 42704 may also mean the slot; the next session sees to it
-	}
-	server, dbErr := db.server(ctx)
-	if dbErr == nil {
-		dbErr = db.publication(ctx, server.version)
-	}
-	if dbErr != nil {
-		return dbErr
-	}
-	return r.publicationWasAbsent(err)
 }

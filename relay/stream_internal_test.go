@@ -30,9 +30,10 @@ func testStream(t testing.TB, sink Sink) *stream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newStream(r, nil)
+	s := newStream(r, nil, 1)
 	s.source = []byte("1.1.outrider_test.1")
 	r.ledger.startAnew(s.flight, 0)
+	s.adopted = true
 	return s
 }
 

@@ -55,6 +55,13 @@ func (s *stream) turn() error {
 func (s *stream) move() {
 	r := s.relay
 	r.turn()
+	switch {
+	case s.paying != nil:
+		s.moveBacklog()
+		return
+	case !s.adopted: // the ledger is still that of an earlier session
+		return
+	}
 	r.settledLSN.Store(uint64(s.ledger.advance()))
 	r.rowsEnd.Store(uint64(s.ledger.rowsEnd))
 	r.received.Store(uint64(s.received))
@@ -210,6 +217,8 @@ func (s *stream) whileUnread(ctx context.Context, wake <-chan struct{}, done fun
 func (s *stream) begin(ctx context.Context, source Source) error {
 	beginning, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.relay.beginning.Store(true)
+	defer s.relay.beginning.Store(false)
 	wake, result := make(chan struct{}, 1), make(chan error, 1)
 	go func() {
 		_, err := s.relay.sink.Begin(beginning, source)
@@ -233,14 +242,19 @@ func (s *stream) begin(ctx context.Context, source Source) error {
 	return err
 }
 
+// awaitEmpty waits until the sink has settled everything.
+func (s *stream) awaitEmpty(ctx context.Context) error {
+	s.flight.waiting.Store(true)
+	defer s.flight.waiting.Store(false)
+	return s.whileUnread(ctx, s.flight.wake, func() (bool, error) { return s.flight.empty(), nil })
+}
+
 // drain is what is left to do when reading has stopped: wait until the sink has
 // settled everything, or until the time for it is over.
 func (s *stream) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.relay.cfg.ShutdownTimeout)
 	defer cancel()
-	s.flight.waiting.Store(true)
-	defer s.flight.waiting.Store(false)
-	err := s.whileUnread(ctx, s.flight.wake, func() (bool, error) { return s.flight.empty(), nil })
+	err := s.awaitEmpty(ctx)
 	s.move()
 	if errors.Is(err, errStopping) {
 		s.relay.log.Warn("stopped before the sink had settled everything; it is sent again at the next start",

@@ -18,7 +18,7 @@ func TestKillsIntoRealKafka(t *testing.T) {
 	times := number(t, "TEST_CHAOS_KILLS", 3+7*min(rows/200_000, 1))
 	r := newRun(t, number(t, "TEST_CHAOS_POSTGRES", 18), limit(rows), "max_prepared_transactions=20")
 	faults := slices.Concat(slices.Repeat([]func(){r.kill}, times), slices.Repeat([]func(){r.cut}, times))
-	r.rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
+	r.Rand.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 	r.strike(rows, faults)
 	if report := r.end(); report.Duplicates.Count == 0 {
 		t.Error("no row was sent twice: no kill fell between an acknowledgement and its confirmation")
@@ -46,16 +46,16 @@ func limit(rows int) time.Duration {
 func (r *run) strike(rows int, faults []func()) {
 	r.t.Helper()
 	for i, fault := range faults {
-		target := (rows*i + r.rng.IntN(rows)) / len(faults)
+		target := (rows*i + r.Rand.IntN(rows)) / len(faults)
 		ctx, cancel := context.WithTimeout(r.ctx, step)
-		err := r.reader.WaitRows(ctx, target)
+		err := r.Reader.WaitRows(ctx, target)
 		cancel()
 		if err != nil {
-			r.t.Fatalf("%d rows did not arrive in time, %d did: %v", target, r.reader.Distinct(), err)
+			r.t.Fatalf("%d rows did not arrive in time, %d did: %v", target, r.Reader.Distinct(), err)
 		}
 		fault()
 	}
-	if err := r.load.WaitCommitted(r.ctx, rows); err != nil {
+	if err := r.Load.WaitCommitted(r.ctx, rows); err != nil {
 		r.t.Fatal(err)
 	}
 }

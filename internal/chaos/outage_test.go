@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/outrider-cdc/outrider/internal/chaos"
 	"github.com/outrider-cdc/outrider/internal/harness/kafka"
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
@@ -27,10 +25,10 @@ func TestBrokerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRunOn(t, cluster, server, 4*time.Minute+4*outage, chaos.WorkloadConfig{Rate: 2000}, plain)
-	if err := r.reader.WaitRows(r.ctx, 1000); err != nil {
+	if err := r.Reader.WaitRows(r.ctx, 1000); err != nil {
 		t.Fatal(err)
 	}
-	before := r.walsender(r.ctx)
+	before := r.walsender()
 
 	if err := cluster.Kill(1); err != nil {
 		t.Fatal(err)
@@ -39,10 +37,10 @@ func TestBrokerAway(t *testing.T) {
 	r.awaitFull(20 * time.Second)
 	t.Logf("budget full %s after the broker was killed", time.Since(gone).Round(time.Millisecond))
 	<-time.After(outage - time.Since(gone))
-	if after := r.walsender(r.ctx); after != before {
+	if after := r.walsender(); after != before {
 		t.Errorf("walsender was %d and is %d after %s without the broker", before, after, outage)
 	}
-	now, peak, err := r.process.Memory()
+	now, peak, err := r.relay.Memory()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,8 +53,8 @@ func TestBrokerAway(t *testing.T) {
 	if err := cluster.StartNode(r.ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	committed := r.load.Committed()
-	if err := r.load.WaitCommitted(r.ctx, committed+1000); err != nil {
+	committed := r.Load.Committed()
+	if err := r.Load.WaitCommitted(r.ctx, committed+1000); err != nil {
 		t.Fatal(err)
 	}
 	r.end()
@@ -68,27 +66,25 @@ func TestServerStopsWhileTheBrokerIsAway(t *testing.T) {
 	cluster := kafka.Start(t, 1)
 	server := postgres.Start(t, 15)
 	r := newRunOn(t, cluster, server, 4*time.Minute, chaos.WorkloadConfig{Rows: 300})
-	if err := r.reader.WaitRows(r.ctx, 300); err != nil {
+	if err := r.Reader.WaitRows(r.ctx, 300); err != nil {
 		t.Fatal(err)
 	}
 	if err := cluster.Kill(1); err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
-		if _, err := r.db.Exec(r.ctx, `INSERT INTO outbox.events (topic, key, payload) SELECT topic, 'outage', '1' FROM outbox.events LIMIT 1`); err != nil {
-			t.Fatal(err)
-		}
+		r.must(r.Exec(r.ctx, `INSERT INTO outbox.events (topic, key, payload) SELECT topic, 'outage', '1' FROM outbox.events LIMIT 1`))
 	}
 	until(r.ctx, t, "the relay has read everything", func() bool {
-		s, err := r.process.Status(r.ctx)
+		s, err := r.relay.Status(r.ctx)
 		return err == nil && s.InFlightRows == 5
 	})
 	r.stopServer(server)
 	if err := cluster.StartNode(r.ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.reader.WaitRows(r.ctx, 305); err != nil {
-		t.Errorf("%d rows arrived: %v", r.reader.Distinct(), err)
+	if err := r.Reader.WaitRows(r.ctx, 305); err != nil {
+		t.Errorf("%d rows arrived: %v", r.Reader.Distinct(), err)
 	}
 }
 
@@ -101,7 +97,7 @@ func (r *run) awaitFull(within time.Duration) {
 	ctx, cancel := context.WithTimeout(r.ctx, within)
 	defer cancel()
 	until(ctx, r.t, "the budget is full", func() bool {
-		s, err := r.process.Status(ctx)
+		s, err := r.relay.Status(ctx)
 		return err == nil && s.BudgetFull
 	})
 }
@@ -109,7 +105,6 @@ func (r *run) awaitFull(within time.Duration) {
 // stopServer is a fast stop that must end by itself, and the start after it.
 func (r *run) stopServer(server *postgres.Server) {
 	r.t.Helper()
-	_ = r.db.Close(r.ctx)
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
 	defer cancel()
@@ -120,10 +115,4 @@ func (r *run) stopServer(server *postgres.Server) {
 	if err := server.Start(r.ctx); err != nil {
 		r.t.Fatal(err)
 	}
-	db, err := pgx.Connect(r.ctx, server.URL())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.db = db
-	r.t.Cleanup(func() { _ = db.Close(context.Background()) })
 }

@@ -18,8 +18,23 @@ type Sampler struct {
 	Reader      *Reader
 	Every       time.Duration
 
+	looking sync.Mutex
+	paused  bool // guarded by looking
 	mu      sync.Mutex
 	samples []Sample
+}
+
+// Pause stops looking, for as long as somebody else than the relay moves the
+// slot, and returns when nobody looks. Resume ends it.
+func (s *Sampler) Pause() { s.pause(true) }
+
+// Resume ends Pause.
+func (s *Sampler) Resume() { s.pause(false) }
+
+func (s *Sampler) pause(yes bool) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	s.paused = yes
 }
 
 // Run takes samples until ctx has ended. Looks that fail are left out: the
@@ -60,6 +75,11 @@ func (s *Sampler) Samples() []Sample {
 // look reads the three values one after another: see Sample. It returns nil
 // unless the relay streams.
 func (s *Sampler) look(ctx context.Context, conn *pgx.Conn) (*Sample, error) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	if s.paused {
+		return nil, nil
+	}
 	var sample Sample
 	var confirmed, durable string
 	err := conn.QueryRow(ctx, `SELECT confirmed_flush_lsn::text FROM pg_replication_slots

@@ -42,6 +42,7 @@ type Workload struct {
 	meetings, rowsCommitted, rowsStarted, large, doubts atomic.Int64
 	started                                             time.Time
 	writers                                             []*writer
+	next                                                chan ID // who waits in NextCommitted takes the next row
 }
 
 // NewWorkload checks cfg. It does no I/O.
@@ -63,7 +64,7 @@ func NewWorkload(cfg WorkloadConfig, log *slog.Logger) (*Workload, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL of the database: %w", err)
 	}
-	w := &Workload{cfg: cfg, conn: conn, log: log, keys: keyNames(cfg.Keys), holders: make([]atomic.Int32, cfg.Keys)}
+	w := &Workload{cfg: cfg, conn: conn, log: log, keys: keyNames(cfg.Keys), holders: make([]atomic.Int32, cfg.Keys), next: make(chan ID)}
 	for i := range cfg.Writers {
 		w.writers = append(w.writers, newWriter(w, i))
 	}
@@ -113,6 +114,17 @@ func (w *Workload) WaitCommitted(ctx context.Context, n int) error {
 		}
 	}
 	return nil
+}
+
+// NextCommitted waits for a transaction whose commit is acknowledged from now
+// on, and returns one of its rows.
+func (w *Workload) NextCommitted(ctx context.Context) (ID, error) {
+	select {
+	case id := <-w.next:
+		return id, nil
+	case <-ctx.Done():
+		return ID{}, fmt.Errorf("wait for a commit: %w", context.Cause(ctx))
+	}
 }
 
 // done reports whether enough was written.

@@ -156,6 +156,12 @@ func (wr *writer) succeeded() {
 	wr.committed = append(wr.committed, wr.open...)
 	wr.rolledBack = append(wr.rolledBack, wr.undone...)
 	wr.load.rowsCommitted.Add(int64(len(wr.open)))
+	if len(wr.open) > 0 {
+		select {
+		case wr.load.next <- wr.open[0].ID:
+		default:
+		}
+	}
 }
 
 func (wr *writer) doubtful(err error) {

@@ -4,6 +4,7 @@
 -- Aurora: GRANT rds_replication TO ...).
 
 GRANT USAGE ON SCHEMA "outbox" TO "relay";
-GRANT SELECT, DELETE ON "outbox".events TO "relay";
+-- UPDATE (tx): rows that a restore brought from another server get a transaction id of this one.
+GRANT SELECT, DELETE, UPDATE (tx) ON "outbox".events TO "relay";
 GRANT SELECT, INSERT, UPDATE, DELETE ON "outbox".relays TO "relay";
 GRANT SELECT ON "outbox".settings, "outbox".schema_version TO "relay";
