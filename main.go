@@ -42,6 +42,7 @@ func run(ctx context.Context, p process, args []string) int {
 	root.AddCommand(
 		runCommand(p),
 		migrateCommand(p.database),
+		relaysCommand(p.database),
 		configCommand(p),
 		statusCommand(p),
 		healthcheckCommand(p),

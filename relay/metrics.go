@@ -18,6 +18,7 @@ type metrics struct {
 	writes  *prometheus.CounterVec
 
 	audits     prometheus.Counter
+	deleted    prometheus.Counter
 	mismatch   *prometheus.CounterVec
 	recoveries *prometheus.CounterVec
 }
@@ -61,7 +62,10 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 	m.recoveries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "outrider_recoveries_total", Help: "New slots whose start was filled from the table, by reason.",
 	}, []string{"reason"})
-	reg.MustRegister(m.audits, m.mismatch, m.recoveries)
+	m.deleted = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "outrider_retention_deleted_rows_total", Help: "Published rows that were deleted after the retention.",
+	})
+	reg.MustRegister(m.deleted, m.audits, m.mismatch, m.recoveries)
 	reg.MustRegister(m.events, m.bytes, m.latency, m.session, m.errors, m.notices, m.skipped, m.writes)
 	for _, g := range r.gauges() {
 		reg.MustRegister(g)

@@ -27,7 +27,6 @@ type progress struct {
 	sent    time.Time
 	stuck   stuckness
 	audited bool // the table keeps its rows, so that they can be counted
-	retains func(ctx context.Context)
 
 	// Marks, of this session.
 	mark        *mark

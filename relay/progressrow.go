@@ -43,6 +43,7 @@ type progressRow struct {
 	published   string
 	fingerprint string
 	released    bool
+	offered     string        // standby that a stuck leader lets ahead
 	timeout     time.Duration // wal_sender_timeout of the leader
 	leaseLeft   time.Duration // how long it may still write to the sink, by the server's clock
 }
@@ -57,11 +58,11 @@ func (db *database) progressRow(ctx context.Context) (*progressRow, error) {
 	err := db.QueryRow(ctx, `SELECT contract, phase, system_id, timeline, history, epoch, write_seq, generation,
  coalesce(confirmed_lsn, '0/0')::text, coalesce(base::text, ''), coalesce(base_lsn, '0/0')::text, coalesce(cutoff::text, ''),
  coalesce(cursor, 0), coalesce(paid_base::text, ''), coalesce(paid_cursor, 0), coalesce(published::text, ''), fingerprint,
- released, timeout_ms, greatest(0, timeout_ms - (extract(epoch FROM clock_timestamp() - updated_at) * 1000)::bigint)
+ released, CASE WHEN stuck_since IS NOT NULL AND candidate_at > clock_timestamp() - interval '10 s' THEN candidate ELSE '' END, timeout_ms, greatest(0, timeout_ms - (extract(epoch FROM clock_timestamp() - updated_at) * 1000)::bigint)
 FROM `+db.relays()+` WHERE slot = $1`, db.relay.cfg.Slot).
 		Scan(&row.contract, &row.phase, &row.systemID, &row.timeline, &row.history, &row.epoch, &row.writeSeq, &row.generation,
 			&confirmed, &row.base, &baseLSN, &row.cutoff, &row.cursor, &row.paidBase, &row.paidCursor, &row.published,
-			&row.fingerprint, &row.released, &timeout, &left)
+			&row.fingerprint, &row.released, &row.offered, &timeout, &left)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/outrider-cdc/outrider/relay/internal/replication"
@@ -216,6 +217,14 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 		}
 	}
 	r.adopt(s, s.progress.lead.confirmed, history{source.SystemID, source.Timeline, r.optionsHash(), source.Epoch, source.Generation})
+	if !c.keeps {
+		return s.run(ctx)
+	}
+	cleaning, stop := context.WithCancel(ctx)
+	var janitors sync.WaitGroup
+	janitors.Go(func() { (&janitor{r, s.progress.lead}).run(cleaning) })
+	defer janitors.Wait()
+	defer stop()
 	return s.run(ctx)
 }
 

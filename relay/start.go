@@ -79,6 +79,9 @@ func (r *Relay) standAsCandidate(ctx context.Context, db *database) (c candidacy
 		return c, err
 	}
 	c.row, err = db.progressRow(ctx)
+	if err == nil && c.row != nil && c.row.offered != "" && c.row.offered != r.cfg.Instance {
+		return c, &standbyError{"nobody yet; " + c.row.offered + " reaches the sink and is let ahead"}
+	}
 	return c, err
 }
 

@@ -109,8 +109,14 @@ type running struct {
 // start runs a relay until the test ends or stop is called, which waits for its end.
 func (w *world) start(cfg relay.Config, sink *memory) *running {
 	w.t.Helper()
+	return w.startWith(cfg, sink, sink)
+}
+
+// startWith runs a relay over a sink around sink.
+func (w *world) startWith(cfg relay.Config, around relay.Sink, sink *memory) *running {
+	w.t.Helper()
 	registry := prometheus.NewRegistry()
-	r, err := relay.New(cfg, sink, slog.New(slog.NewTextHandler(testLog{w.t}, nil)), registry)
+	r, err := relay.New(cfg, around, slog.New(slog.NewTextHandler(testLog{w.t}, nil)), registry)
 	if err != nil {
 		w.t.Fatal(err)
 	}

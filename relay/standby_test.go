@@ -1,0 +1,98 @@
+package relay_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outrider-cdc/outrider/relay"
+)
+
+// probed is a sink that can tell whether it would work.
+type probed struct {
+	*memory
+	err error
+}
+
+func (p probed) Probe(context.Context) error { return p.err }
+
+// A leader whose sink is stuck lets go when, and only when, a standby reaches it.
+func TestStuckLeaderYields(t *testing.T) {
+	w := newWorld(t, 17)
+	start := func(name string, probe error) *running {
+		cfg := w.config()
+		cfg.Instance, cfg.YieldAfter, cfg.WALSenderTimeout = name, time.Second, 2*time.Second
+		m := &memory{}
+		r := w.startWith(cfg, probed{m, probe}, m)
+		return r
+	}
+	leader := start("leader", nil)
+	leader.awaitPhase(w, "streaming")
+	leader.sink.hold(true)
+	w.write(1)
+	start("blind", errors.New("no route")).awaitRole(relay.RoleStandby, "")
+	await(t, func() error {
+		if w.text(`SELECT (stuck_since < clock_timestamp() - interval '3 s')::text FROM outbox.relays`) != "true" {
+			return errors.New("not stuck for three seconds yet")
+		}
+		return nil
+	})
+	if leader.Status().Role != relay.RoleLeader {
+		t.Fatalf("the leader let go with nobody to take over: %+v", leader.Status())
+	}
+	other := start("able", nil)
+	other.awaitRole(relay.RoleLeader, "")
+	other.awaitValues("1")
+}
+
+// Those who wait hold no replication connection and leave no ERROR in the
+// server's log; when the leader stops, one takes over within three seconds.
+func TestTenRelays(t *testing.T) {
+	w := newWorld(t, 18)
+	var all []*running
+	for i := range 10 {
+		cfg := w.config()
+		cfg.Instance = fmt.Sprint("r", i)
+		all = append(all, w.start(cfg, &memory{}))
+	}
+	leader := func() (l *running) {
+		await(t, func() error {
+			for _, r := range all {
+				if r.Status().Role == relay.RoleLeader {
+					l = r
+					return nil
+				}
+			}
+			return errors.New("no leader")
+		})
+		return l
+	}
+	for round := range 4 {
+		l := leader()
+		l.awaitPhase(w, "streaming")
+		w.write(round)
+		l.awaitValues(fmt.Sprint(round))
+		if n := w.text(`SELECT count(*)::text FROM pg_stat_replication`); n != "1" {
+			t.Errorf("%s replication connections", n)
+		}
+		began := time.Now()
+		l.stop()
+		next := leader()
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("takeover took %s", took)
+		} else {
+			t.Logf("takeover took %s", took)
+		}
+		if next == l {
+			t.Error("the relay that was stopped leads")
+		}
+	}
+	for line := range strings.SplitSeq(w.pg.Log(), "\n") {
+		if strings.Contains(line, "ERROR") && !strings.Contains(line, "terminating") {
+			t.Errorf("server: %s", line)
+		}
+	}
+}
