@@ -108,7 +108,7 @@ func (p *payment) read(ctx context.Context) (c chunkOf, err error) {
 	for result.NextRow() {
 		m, seq, err := p.message(result)
 		if err != nil {
-			result.Close()
+			_, _ = result.Close() // the row is what is wrong
 			return c, err
 		}
 		c.messages, c.seqs = append(c.messages, m), append(c.seqs, seq)

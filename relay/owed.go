@@ -20,8 +20,6 @@ type Backlog struct {
 	Estimated bool  `json:"estimated,omitempty"`
 }
 
-func (o *owedRows) known() bool { return !o.estimated.Load() }
-
 func (o *owedRows) begin(rows int64, estimated bool) {
 	o.owed.Store(rows)
 	o.done.Store(0)
