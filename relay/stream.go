@@ -26,6 +26,7 @@ type stream struct {
 
 	progress *progress
 	tally    *tally
+	turned   bool     // the wheel has turned since the lease was looked at
 	doubt    bool     // look at the publication before the next row is published
 	paying   *payment // while the backlog is published; nil afterwards
 	adopted  bool     // the ledger is this session's
@@ -96,6 +97,7 @@ func (s *stream) receive(ctx context.Context) error {
 			if err := s.turn(); err != nil {
 				return err
 			}
+			s.turned = true
 			if ctx.Err() != nil { // after turn, which moves the read deadline that Interrupt has set
 				return errStopping
 			}
@@ -139,8 +141,11 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		if err != nil {
 			return err
 		}
-		if err := s.awaitLease(ctx); err != nil {
-			return err
+		if s.turned { // since the last transaction: not one look at the clock for each
+			s.turned = false
+			if err := s.awaitLease(ctx); err != nil {
+				return err
+			}
 		}
 		s.commitLSN, s.committed, s.xid, s.rows = LSN(b.FinalLSN), b.CommitTime, b.XID, 0
 		s.commitText = s.committed.UTC().AppendFormat(s.commitText[:0], timestampFormat)

@@ -73,6 +73,7 @@ func openStage(ctx context.Context, dir string, log io.Writer) (_ *stage, err er
 	s.relay.Env = []string{
 		"OUTRIDER_DATABASE_URL=" + s.server.DatabaseURL(database),
 		"OUTRIDER_KAFKA_BROKERS=" + s.broker.address(),
+		"OUTRIDER_WAL_SENDER_TIMEOUT=3s", // after a kill the next relay waits this long, for the sake of order
 	}
 	if _, err := s.relay.Command(ctx, "migrate", "up"); err != nil {
 		return nil, err
