@@ -160,7 +160,7 @@ func (s *stream) aside(ctx context.Context, f func(context.Context) error) error
 	})
 	if !over {
 		cancel()
-		_ = <-result // whileUnread's error says more
+		<-result // whileUnread's error says more
 	}
 	return err
 }

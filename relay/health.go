@@ -98,10 +98,11 @@ func (r *Relay) report(c Condition) {
 		r.log.Info("condition over", "reason", c.Reason, "topic", c.Topic)
 	case c.Since.IsZero():
 	case at >= 0:
+		r.state.Conditions = slices.Clone(r.state.Conditions) // readers hold the old one
 		r.state.Conditions[at] = c
 	default:
 		r.state.Conditions = append(slices.Clone(r.state.Conditions), c)
-		r.log.Warn("the sink waits", "reason", c.Reason, "topic", c.Topic, "hint", c.Hint)
+		r.log.Warn("condition", "reason", c.Reason, "topic", c.Topic, "hint", c.Hint)
 	}
 }
 

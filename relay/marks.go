@@ -19,7 +19,14 @@ type mark struct {
 	snapshot    *snapshot
 	lsn         LSN
 	fingerprint string
+	taken       time.Time
+	pushed      bool // a row was written only to have the server flush up to lsn
 }
+
+// overdue reports whether m waits for WAL that nobody flushes: hint bits of a
+// read page are logged, with checksums on, and on an idle server stay in
+// memory, where no walsender sees them. A commit of ours flushes them.
+func (m *mark) overdue() bool { return !m.pushed && time.Since(m.taken) >= lookInterval }
 
 // fingerprintSQL identifies what decides whether a row is decoded: the
 // publication, its membership of our table with columns and filter, and the
@@ -81,7 +88,7 @@ func newMark(snap, lsn, fingerprint string) (*mark, error) {
 		return nil, err
 	}
 	at, err := parseLSN(lsn)
-	return &mark{s, at, fingerprint}, err
+	return &mark{snapshot: s, lsn: at, fingerprint: fingerprint, taken: time.Now()}, err
 }
 
 // errLeftOut ends a session in which rows may have been kept from the stream.
@@ -99,6 +106,7 @@ type tally struct {
 	newest *snapshot         // mark taken last; nil before the first
 	recent map[uint32]uint32 // rows by xid, of transactions that newest does not see
 	seen   int               // rows of transactions that newest sees and the anchor does not
+	fresh  bool              // some of those are not in published either
 	full   bool              // too many transactions came without a mark
 }
 
@@ -111,6 +119,7 @@ func (t *tally) add(xid uint32, rows int) {
 	switch {
 	case t.newest != nil && t.newest.sees(t.newest.widen(xid)):
 		t.seen += rows
+		t.fresh = true
 	case len(t.recent) >= maxTallied:
 		t.full = true
 	default:
@@ -130,11 +139,28 @@ func (t *tally) move(s *snapshot) (seen int, complete bool) {
 	for xid, rows := range t.recent {
 		if s.sees(s.widen(xid)) {
 			t.seen += int(rows)
+			t.fresh = true
 			delete(t.recent, xid)
 		}
 	}
 	t.newest = s
 	return seen, complete
+}
+
+// published is called when newest is stored in the row.
+func (t *tally) published() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fresh = false
+}
+
+// ahead reports whether the stream brought rows that published does not see.
+// Positions cannot tell: a transaction may commit between a mark's snapshot and
+// its LSN.
+func (t *tally) ahead() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fresh || len(t.recent) > 0
 }
 
 // forgive drops rows that an audit has accounted for.

@@ -31,7 +31,6 @@ type progress struct {
 	// Marks, of this session.
 	mark        *mark
 	fingerprint string // of the newest published mark
-	marked      LSN    // position of the newest published mark
 	tally       *tally
 	audit       audit
 	looked      time.Time
@@ -159,10 +158,13 @@ func (p *progress) writeIfDue(ctx context.Context) error {
 	switch {
 	case rows > durable, settled > durable && settled-durable >= p.segment,
 		p.owed != nil && p.owed.cursor() > p.paid,
-		p.mark != nil && settled >= p.mark.lsn && rows > p.marked,
+		p.mark != nil && settled >= p.mark.lsn && p.tally.ahead(),
 		(busy || r.waitsForLease.Load()) && time.Since(p.sent) >= r.cfg.WALSenderTimeout/3, stuck != p.stuck.told:
 		return p.write(ctx, settled, false)
 	case r.waitsForLease.Load() && !r.lease.holds(p.lead.epoch):
+		return p.write(ctx, settled, false)
+	case p.mark != nil && p.mark.overdue() && p.tally.ahead():
+		p.mark.pushed = true
 		return p.write(ctx, settled, false)
 	}
 	return nil
@@ -228,7 +230,8 @@ func (p *progress) afterWrite(ctx context.Context, reached bool, snap, lsn, fing
 	case p.owed != nil || p.condemned:
 		return nil
 	case reached:
-		p.marked, p.fingerprint = p.mark.lsn, p.mark.fingerprint
+		p.tally.published()
+		p.fingerprint = p.mark.fingerprint
 		return p.pass(ctx, snap, lsn, fingerprint)
 	case p.mark == nil:
 		return p.take(snap, lsn, fingerprint)

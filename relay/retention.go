@@ -18,8 +18,11 @@ const (
 
 // janitor deletes in batches, in order of insertion.
 type janitor struct {
-	relay *Relay
-	lead  leadership
+	relay    *Relay
+	lead     leadership
+	systemID string    // of the server
+	since    time.Time // when stale was seen first
+	stale    string    // slots of rows that keep everything
 }
 
 // run works until ctx ends, in phase streaming only.
@@ -77,18 +80,19 @@ func (j *janitor) round(ctx context.Context) error {
 }
 
 // batch looks at the next rows by seq and deletes those that every progress row
-// calls published. A relay in another phase, or without a mark, holds all. The
-// guard proves that we still lead, on the server that feeds us.
+// calls published. A relay in another phase, without a mark, or whose mark was
+// taken on another server (its snapshot speaks of other transactions) holds all.
+// The guard proves that we still lead, on the server that feeds us.
 func (j *janitor) batch(ctx context.Context, db *database, after int64) (deleted int, last *int64, err error) {
 	r := j.relay
-	err = db.QueryRow(ctx, `WITH held AS (SELECT bool_or(phase <> 'streaming' OR published IS NULL) AS held FROM `+db.relays()+`),
+	err = db.QueryRow(ctx, `WITH held AS (SELECT bool_or(phase <> 'streaming' OR published IS NULL OR system_id <> $6) AS held FROM `+db.relays()+`),
  seen AS (SELECT seq, tx, created_at FROM `+r.tableSQL()+` WHERE seq > $4 ORDER BY seq LIMIT `+fmt.Sprint(retentionBatch)+`),
  gone AS (DELETE FROM `+r.tableSQL()+` e WHERE e.seq = ANY (ARRAY(SELECT s.seq FROM seen s
   WHERE s.created_at < clock_timestamp() - make_interval(secs => $5)
   AND NOT EXISTS (SELECT FROM `+db.relays()+` p WHERE NOT pg_visible_in_snapshot(s.tx, p.published))))
   AND NOT (SELECT held FROM held) AND EXISTS (SELECT FROM `+db.relays()+` WHERE `+guard+`) RETURNING 1)
 SELECT (SELECT count(*) FROM gone), (SELECT max(seq) FROM seen)`,
-		r.cfg.Slot, j.lead.epoch, j.lead.pid, after, r.cfg.Retention.Seconds()).Scan(&deleted, &last)
+		r.cfg.Slot, j.lead.epoch, j.lead.pid, after, r.cfg.Retention.Seconds(), j.systemID).Scan(&deleted, &last)
 	if err != nil {
 		return 0, nil, r.statementError("delete published rows", err)
 	}
@@ -98,22 +102,28 @@ SELECT (SELECT count(*) FROM gone), (SELECT max(seq) FROM seen)`,
 // staleAfter is when a progress row that nobody writes counts as left behind.
 const staleAfter = time.Hour
 
-// blocked tells of progress rows that keep rows in the table although their slot
-// is gone or nobody has used it for long.
+// blocked tells of progress rows that keep rows in the table although nobody
+// moves them: their slot is gone, unused for long, or was on another server. A
+// relay that is just making its slot is given time.
 func (j *janitor) blocked(ctx context.Context, db *database) error {
 	r := j.relay
 	var stale string
-	err := db.QueryRow(ctx, `SELECT coalesce(string_agg(p.slot, ', ' ORDER BY p.slot), '') FROM `+db.relays()+` p
- WHERE p.slot <> $1 AND (NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = p.slot)
- OR p.updated_at < clock_timestamp() - make_interval(secs => $2) AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = p.slot AND s.active))`,
-		r.cfg.Slot, staleAfter.Seconds()).Scan(&stale)
+	err := db.QueryRow(ctx, `SELECT coalesce(string_agg(slot, ', ' ORDER BY slot), '') FROM (SELECT p.slot, p.phase, p.system_id, s.active,
+ p.updated_at < clock_timestamp() - make_interval(secs => $2) AS old FROM `+db.relays()+` p
+ LEFT JOIN pg_replication_slots s ON s.slot_name = p.slot AND s.database = current_database() WHERE p.slot <> $1) x
+ WHERE system_id <> $3 OR active IS NULL AND phase <> 'creating' OR old AND active IS NOT TRUE`,
+		r.cfg.Slot, staleAfter.Seconds(), j.systemID).Scan(&stale)
 	if err != nil {
 		return r.statementError("look for progress rows that were left behind", err)
 	}
+	if (stale == "") != (j.stale == "") {
+		j.since = time.Now()
+	}
+	j.stale = stale
 	c := Condition{Reason: "retention_blocked"}
 	if stale != "" {
-		c.Since = time.Now()
-		c.Hint = "no relay has used these slots for long, and rows that they have not published are kept: " + stale + ". If such a relay will not come back: outrider relays remove <slot>"
+		c.Since = j.since
+		c.Hint = "nobody moves the progress of these slots, and all rows are kept for them: " + stale + ". If such a relay will not come back: outrider relays remove <slot>"
 	}
 	r.report(c)
 	return nil

@@ -37,6 +37,19 @@ SELECT 'other', 1, system_id, timeline, 'streaming', pg_current_snapshot() FROM 
 			if n := w.text(`SELECT count(*)::text FROM outbox.events`); n != "3000" {
 				t.Fatalf("%s rows left, although another relay has not published them", n)
 			}
+			// A mark of another server sees other transactions, whatever their numbers.
+			w.exec(`UPDATE outbox.relays SET system_id = '1' || system_id, published = pg_current_snapshot() WHERE slot = 'other'`)
+			w.exec(`SELECT pg_create_physical_replication_slot('other')`)
+			rounds := r.roundsOfRetention()
+			await(t, func() error {
+				if r.roundsOfRetention() < rounds+2 {
+					return fmt.Errorf("no round since")
+				}
+				return nil
+			})
+			if n := w.text(`SELECT count(*)::text FROM outbox.events`); n != "3000" {
+				t.Fatalf("%s rows left, although the other mark was taken on another server", n)
+			}
 			w.exec(`DELETE FROM outbox.relays WHERE slot = 'other'`)
 			w.many(3001, 1)
 			await(t, func() error {

@@ -222,7 +222,7 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 	}
 	cleaning, stop := context.WithCancel(ctx)
 	var janitors sync.WaitGroup
-	janitors.Go(func() { (&janitor{r, s.progress.lead}).run(cleaning) })
+	janitors.Go(func() { (&janitor{relay: r, lead: s.progress.lead, systemID: source.SystemID}).run(cleaning) })
 	defer janitors.Wait()
 	defer stop()
 	return s.run(ctx)

@@ -124,6 +124,11 @@ func (b *bench) measure(ctx context.Context) (*results, error) {
 			return nil, err
 		}
 	}
+	if o.part(partRetention) {
+		if err := b.retention(ctx); err != nil {
+			return nil, err
+		}
+	}
 	b.results.Minutes = time.Since(b.start).Minutes()
 	b.results.judge()
 	return b.results, nil

@@ -47,8 +47,9 @@ type relaySettings struct {
 	slot   string
 	sink   string
 	broker *broker
-	prefix string // of the topic
-	rows   int    // after which it is done
+	prefix string   // of the topic
+	rows   int      // after which it is done
+	extra  []string // variables
 
 	profile string // file for a profile, if binary is one that makes it
 }
@@ -91,7 +92,7 @@ func (b *bench) startRelay(s relaySettings) (*relayProcess, error) {
 		cmd.Env = append(cmd.Env, "OUTRIDER_SINK=kafka", "OUTRIDER_TOPIC_PREFIX="+s.prefix,
 			"OUTRIDER_KAFKA_BROKERS="+strings.Join(s.broker.addresses, ","))
 	}
-	cmd.Env = append(cmd.Env, b.options.settings...)
+	cmd.Env = append(append(cmd.Env, s.extra...), b.options.settings...)
 	cmd.Stdout, cmd.Stderr = null, log
 	if r.Process, err = child.Start(cmd, syscall.SIGKILL); err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ type results struct {
 
 	Throughput []*throughputResult `json:"throughput"`
 	Latency    []*latencyResult    `json:"latency"`
+	Retention  []*retentionResult  `json:"retention,omitempty"`
 	Verdicts   []verdict           `json:"verdicts"`
 }
 

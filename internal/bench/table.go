@@ -23,6 +23,9 @@ func (r *results) table() string {
 	if len(r.Latency) > 0 {
 		fmt.Fprintf(&b, "\nLatency at %d events a second, in milliseconds:\n\n%s", r.Rate, r.latencyTable())
 	}
+	if len(r.Retention) > 0 {
+		b.WriteString("\nFour writers, each committing row after row, while the relay deletes old rows, and while it does not:\n\n" + r.retentionTable())
+	}
 	if len(r.Verdicts) > 0 {
 		b.WriteString("\n" + r.verdictTable())
 	}
