@@ -106,8 +106,8 @@ func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgre
 	}
 	s, err := OpenStage(ctx, StageConfig{
 		Server: server, Cluster: g.cluster, Links: g.links, Binary: a.Binary, Dir: folder, Seed: r.Seed,
-		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16},
-		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Log: a.Log,
+		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted},
+		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Log: a.Log,
 	})
 	if err != nil {
 		return err
@@ -172,6 +172,8 @@ func (s *Stage) suffer(ctx context.Context, f Fault, r *Repetition) error {
 		return errors.Join(hidden(found), hidden(struck), ended)
 	case struck != nil:
 		return struck
+	case f.within != nil && found == nil && s.flowing > f.within(s.cfg.Timeout):
+		return fmt.Errorf("rows flowed again after %s; promised is %s", s.flowing.Round(time.Millisecond), f.within(s.cfg.Timeout))
 	}
 	return found
 }

@@ -17,7 +17,11 @@ type Fault struct {
 	Budget      int    // OUTRIDER_MAX_IN_FLIGHT_BYTES of the relays; 0 is defaultBudget
 	Cold        bool   // no relay has run before, the first one is the fault's to start
 	Moves       bool   // Postgres becomes another server
+	Compacted   bool   // the topic is compacted, at once and all the time; no row lacks a key
 	Recovers    bool   // a relay must read rows from the table afterwards, under a new generation
+
+	// within is how soon after Over rows must flow, given the sender's timeout; nil: any time.
+	within func(timeout time.Duration) time.Duration
 
 	// strike is Strike. It calls Stage.Over when rows could flow again.
 	strike func(ctx context.Context, s *Stage) (evidence string, err error)
@@ -36,7 +40,7 @@ func (f Fault) Strike(ctx context.Context, s *Stage) (evidence string, err error
 
 // Faults returns all faults, in the order of the table.
 func Faults() []Fault {
-	return slices.Concat(relayFaults(), postgresFaults(), kafkaFaults(), slotFaults(), publicationFaults())
+	return slices.Concat(relayFaults(), takeoverFaults(), postgresFaults(), kafkaFaults(), slotFaults(), publicationFaults())
 }
 
 // void is the error of a fault that did not bite.

@@ -2,7 +2,10 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/outrider-cdc/outrider/internal/harness/proxy"
 )
 
 // slotFaults happen to the slot while the relay is down, so that rows lie
@@ -20,6 +23,10 @@ func slotFaults() []Fault {
 		{
 			Name: "slot-invalidated", Description: "the server invalidates the slot (max_slot_wal_keep_size) while the relay is down and rows wait in it",
 			Recovers: true, strike: invalidateSlot,
+		},
+		{
+			Name: "slot-lost-twice", Description: "the server invalidates the slot twice while rows from before it are published: at a first start, and in the recovery that follows",
+			Cold: true, Recovers: true, strike: invalidateTwice,
 		},
 	}
 }
@@ -90,16 +97,7 @@ func invalidateSlot(ctx context.Context, s *Stage) (string, error) {
 		if err := s.limitSlots(ctx, `ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'`); err != nil {
 			return "", err
 		}
-		err := s.until(ctx, "the slot is lost", func(ctx context.Context) (bool, error) {
-			for _, sql := range []string{
-				`SELECT pg_logical_emit_message(false, 'chaos', repeat('x', 1000000)) FROM generate_series(1, 3)`,
-				`SELECT pg_switch_wal()`,
-				`CHECKPOINT`,
-			} {
-				if err := s.Exec(ctx, sql); err != nil {
-					return false, err
-				}
-			}
+		err := s.outrun(ctx, func(ctx context.Context) (bool, error) {
 			status, err := ask[string](ctx, s, `SELECT coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = $1`, slotName)
 			return status == "lost", err
 		})
@@ -108,6 +106,72 @@ func invalidateSlot(ctx context.Context, s *Stage) (string, error) {
 		}
 		return "wal_status lost", s.limitSlots(ctx, `ALTER SYSTEM RESET max_slot_wal_keep_size`)
 	})
+}
+
+// outrun writes WAL until the slot has lost what it needs.
+func (s *Stage) outrun(ctx context.Context, lost func(context.Context) (bool, error)) error {
+	return s.until(ctx, "the slot is lost", func(ctx context.Context) (bool, error) {
+		for _, sql := range []string{
+			`SELECT pg_logical_emit_message(false, 'chaos', repeat('x', 1000000)) FROM generate_series(1, 3)`,
+			`SELECT pg_switch_wal()`,
+			`CHECKPOINT`,
+		} {
+			if err := s.Exec(ctx, sql); err != nil {
+				return false, err
+			}
+		}
+		return lost(ctx)
+	})
+}
+
+// invalidateTwice makes Kafka slow until some of the backlog is published and
+// noted, and stops it then, so that neither backlog ends before its slot is
+// lost. By the end the relay has read the table under three slots.
+func invalidateTwice(ctx context.Context, s *Stage) (string, error) {
+	if err := s.Committed(ctx, 7000+s.Rand.IntN(3000)); err != nil {
+		return "", err
+	}
+	s.eachLink(func(link *proxy.Proxy) { link.Slow(200_000) })
+	defer s.eachLink((*proxy.Proxy).Pass)
+	if _, err := s.Launch(ctx, s.Relays[0], 0); err != nil {
+		return "", err
+	}
+	var cursor int64
+	err := s.until(ctx, "some of the backlog is paid", func(ctx context.Context) (bool, error) {
+		var err error
+		cursor, err = ask[int64](ctx, s, `SELECT coalesce(max(cursor), 0) FROM outbox.relays WHERE phase = 'backlog'`)
+		return cursor > 0, err
+	})
+	if err != nil {
+		return "", err
+	}
+	s.eachLink(func(link *proxy.Proxy) { link.Stall(proxy.Both) })
+	s.sampler.Pause() // the slot's position is not the relay's word until it streams
+	for generation := 1; generation <= 2; generation++ {
+		err := s.until(ctx, "the slot stands", func(ctx context.Context) (bool, error) {
+			return ask[bool](ctx, s, `SELECT EXISTS (SELECT FROM outbox.relays WHERE phase = 'backlog' AND generation = $1)`, generation)
+		})
+		if err != nil {
+			return "", err
+		}
+		if err := s.limitSlots(ctx, `ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'`); err != nil {
+			return "", err
+		}
+		err = s.outrun(ctx, func(ctx context.Context) (bool, error) {
+			return ask[bool](ctx, s, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost') OR EXISTS (SELECT FROM outbox.relays WHERE generation > $2)`,
+				slotName, generation)
+		})
+		if err = errors.Join(err, s.limitSlots(ctx, `ALTER SYSTEM RESET max_slot_wal_keep_size`)); err != nil {
+			return "", err
+		}
+	}
+	s.eachLink((*proxy.Proxy).Pass)
+	s.Over()
+	err = s.until(ctx, "the relay reads the table a third time", func(ctx context.Context) (bool, error) {
+		generation, err := s.generation(ctx)
+		return generation >= 3, err
+	})
+	return fmt.Sprintf("slot lost twice, first with the cursor at %d of %d", cursor, s.Load.Committed()), err
 }
 
 func (s *Stage) limitSlots(ctx context.Context, sql string) error {

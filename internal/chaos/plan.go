@@ -77,6 +77,11 @@ func (wr *writer) plan() plan {
 	default:
 		p.steps = []step{{copyRows, slices.Concat(keys, more(200+rng.IntN(400)))}}
 	}
+	if wr.load.cfg.Keyed {
+		for i := range p.steps {
+			p.steps[i].keys = slices.DeleteFunc(p.steps[i].keys, func(key int) bool { return key < 0 })
+		}
+	}
 	p.prepare = wr.load.cfg.Prepared && !p.rollback && rng.IntN(20) == 0
 	return p
 }

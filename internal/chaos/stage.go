@@ -31,19 +31,20 @@ const (
 
 // StageConfig says what a stage is made of. Servers and links stay the caller's to close.
 type StageConfig struct {
-	Server  *postgres.Server
-	Cluster *kafka.Cluster
-	Links   []*proxy.Proxy // before the cluster's nodes, in their order; none if relays connect directly
-	Binary  string         // of the relay
-	Dir     string         // where relays write their logs; it exists
-	Seed    uint64
-	Load    WorkloadConfig // the stage fills in DatabaseURL, Topics and Seed
-	Budget  int            // bytes in flight
-	Timeout time.Duration  // OUTRIDER_WAL_SENDER_TIMEOUT
-	Step    time.Duration  // how long any one thing may take before the run fails
-	Linked  bool           // relays reach Postgres through Postgres()
-	Moves   bool           // everybody reaches Postgres by an address that Move can turn to another server
-	Log     *slog.Logger
+	Server    *postgres.Server
+	Cluster   *kafka.Cluster
+	Links     []*proxy.Proxy // before the cluster's nodes, in their order; none if relays connect directly
+	Binary    string         // of the relay
+	Dir       string         // where relays write their logs; it exists
+	Seed      uint64
+	Load      WorkloadConfig // the stage fills in DatabaseURL, Topics and Seed
+	Budget    int            // bytes in flight
+	Timeout   time.Duration  // OUTRIDER_WAL_SENDER_TIMEOUT
+	Step      time.Duration  // how long any one thing may take before the run fails
+	Linked    bool           // relays reach Postgres through Postgres()
+	Compacted bool           // the topic is compacted, as eagerly as Kafka can
+	Moves     bool           // everybody reaches Postgres by an address that Move can turn to another server
+	Log       *slog.Logger
 }
 
 // Stage is one run: relays between real servers, writers before them and a
@@ -156,7 +157,13 @@ func (s *Stage) makeTopic(ctx context.Context) error {
 	}
 	defer client.Close()
 	s.topic = fmt.Sprintf("chaos-%x-%x", s.cfg.Seed, time.Now().UnixNano())
-	if _, err := kadm.NewClient(client).CreateTopic(ctx, 6, -1, nil, s.topic); err != nil {
+	var settings map[string]*string
+	if s.cfg.Compacted {
+		if settings, err = compaction(ctx, kadm.NewClient(client)); err != nil {
+			return err
+		}
+	}
+	if _, err := kadm.NewClient(client).CreateTopic(ctx, 6, -1, settings, s.topic); err != nil {
 		return fmt.Errorf("make topic %s: %w", s.topic, err)
 	}
 	return s.cfg.Cluster.WaitInSync(ctx)

@@ -22,6 +22,7 @@ type WorkloadConfig struct {
 	Keys        int      // 40, at most 50: writers must meet
 	Seed        uint64   // what is written; how transactions interleave is up to the server
 	LargeEvery  int      // one row in so many is close to the table's limit; 10,000
+	Keyed       bool     // no row lacks a key
 	Prepared    bool     // also prepared transactions; the server needs max_prepared_transactions
 }
 
