@@ -19,6 +19,7 @@ type metrics struct {
 
 	audits     prometheus.Counter
 	deleted    prometheus.Counter
+	cleanings  prometheus.Counter
 	mismatch   *prometheus.CounterVec
 	recoveries *prometheus.CounterVec
 }
@@ -65,7 +66,10 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 	m.deleted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "outrider_retention_deleted_rows_total", Help: "Published rows that were deleted after the retention.",
 	})
-	reg.MustRegister(m.deleted, m.audits, m.mismatch, m.recoveries)
+	m.cleanings = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "outrider_retention_rounds_total", Help: "Times that the table was looked through for rows to delete.",
+	})
+	reg.MustRegister(m.cleanings, m.deleted, m.audits, m.mismatch, m.recoveries)
 	reg.MustRegister(m.events, m.bytes, m.latency, m.session, m.errors, m.notices, m.skipped, m.writes)
 	for _, g := range r.gauges() {
 		reg.MustRegister(g)

@@ -34,7 +34,9 @@ func (j *janitor) run(ctx context.Context) {
 	tick := time.NewTicker(max(time.Second, min(retentionInterval, j.relay.cfg.Retention/4)))
 	defer tick.Stop()
 	for {
-		if err := j.round(ctx); err != nil && ctx.Err() == nil {
+		if err := j.round(ctx); err == nil {
+			j.relay.metrics.cleanings.Inc()
+		} else if ctx.Err() == nil {
 			j.relay.log.Warn("retention: round given up", "error", firstLine(err.Error()))
 		}
 		select {
