@@ -23,6 +23,8 @@ import (
 type ledger struct {
 	settled  LSN      // end of the settled prefix; grows, except when another history begins
 	rowsEnd  LSN      // the same, of the last transaction that had rows
+	entered  uint64   // rows of this session
+	passed   uint64   // of them, those in entries that settled has passed
 	entries  []*entry // oldest first
 	open     *entry   // the transaction between Begin and Commit, or nil
 	skipping bool     // inside a transaction that lies below settled
@@ -42,6 +44,7 @@ type entry struct {
 	committed    time.Time // commit time of the first transaction
 	closed       bool      // Commit was read
 	rows         uint64    // sent by the server in this transaction
+	sum          uint64    // the same, of the whole run
 	parts        []part    // those rows, without a gap
 	whole        bool      // settled to the last row; parts are dropped
 	lastID       uint64    // of the last row
@@ -122,6 +125,8 @@ func (l *ledger) row(id uint64) (c *chunk, ordinal uint64, err error) {
 	}
 	ordinal = e.rows
 	e.rows++
+	e.sum++
+	l.entered++
 	e.lastID = id
 	if e.old != nil {
 		done, err := e.old.has(ordinal, id)
@@ -207,6 +212,7 @@ func (l *ledger) advance() LSN {
 		if e.rows > 0 {
 			l.rowsEnd = l.settled
 		}
+		l.passed += e.sum
 		l.recycle(e)
 		n++
 	}
@@ -258,6 +264,20 @@ func (l *ledger) close(p *part) bool {
 	l.spareChunks = append(l.spareChunks, p.live)
 	p.live = nil
 	return true
+}
+
+// ahead is how many rows are settled beyond the settled prefix: what a crash
+// now would send again although it was delivered. It follows advance.
+func (l *ledger) ahead() uint64 {
+	waiting := uint64(max(0, l.flight.rows.Load()))
+	prefix := uint64(0)
+	if len(l.entries) > 0 && len(l.entries[0].parts) > 0 && l.entries[0].parts[0].live == nil {
+		prefix = l.entries[0].parts[0].to
+	}
+	if done := l.passed + prefix + waiting; l.entered > done {
+		return l.entered - done
+	}
+	return 0
 }
 
 // oldest returns the commit time of the oldest unsettled transaction; zero if there is none.

@@ -88,6 +88,7 @@ func (l *ledger) mergeParts(e *entry) {
 // absorb takes over next, a settled neighbour.
 func (e *entry) absorb(next *entry) {
 	e.end = max(e.end, next.end)
+	e.sum += next.sum
 	if next.final == 0 { // a keepalive
 		return
 	}
@@ -141,7 +142,8 @@ func (r *replayed) fits(e *entry) bool {
 // their rows behind older ones of the same key that are sent again.
 func (l *ledger) forget() {
 	l.replay = nil
-	l.open.old, l.open.parts, l.open.rows = nil, nil, 0
+	l.entered -= l.open.sum
+	l.open.old, l.open.parts, l.open.rows, l.open.sum = nil, nil, 0, 0
 }
 
 // restart begins a session. Everything unsettled is forgotten, since the server

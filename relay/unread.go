@@ -173,15 +173,21 @@ func (s *stream) answerOwed() error {
 	return nil
 }
 
-// awaitRoom waits while the budget is used up. The socket is not read, so that
-// the server's messages stay with the server; statuses go on.
+// awaitRoom waits while the budget is used up, or too much was delivered past
+// rows that are stuck: all of that would be sent again after a crash. The socket
+// is not read, so that the server's messages stay with the server; statuses go on.
 func (s *stream) awaitRoom(ctx context.Context) error {
-	if !s.flight.full() {
+	if !s.full() {
 		return nil
 	}
 	s.flight.waiting.Store(true)
 	defer s.flight.waiting.Store(false)
-	return s.whileUnread(ctx, s.flight.wake, func() (bool, error) { return !s.flight.full(), nil })
+	return s.whileUnread(ctx, s.flight.wake, func() (bool, error) { return !s.full(), nil })
+}
+
+func (s *stream) full() bool {
+	most := s.relay.cfg.MaxAhead
+	return s.flight.full() || most > 0 && s.ledger.ahead() >= uint64(most)
 }
 
 // whileUnread turns the wheel until done says so.
