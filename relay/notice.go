@@ -16,6 +16,9 @@ func (s *stream) notice(f replication.Frame) error {
 	s.relay.metrics.notices.WithLabelValues(n.Code).Inc()
 	s.relay.log.Log(context.Background(), noticeLevel(n.SeverityUnlocalized), "notice from the replication connection",
 		"sqlstate", n.Code, "severity", n.Severity, "notice", firstLine(n.Message), "detail", firstLine(n.Detail))
+	if n.Routine == "StandbySlotsHaveCaughtup" {
+		s.withheld(firstLine(n.Message))
+	}
 	if n.Routine == "LoadPublications" { // the C function; the text may be translated
 		return s.relay.publicationError(fmt.Errorf("%s: %s", n.Code, firstLine(n.Message)))
 	}

@@ -26,6 +26,7 @@ type progress struct {
 	paid    int64 // cursor as the row has it
 	sent    time.Time
 	stuck   stuckness
+	ready   readying
 	audited bool // the table keeps its rows, so that they can be counted
 
 	// Marks, of this session.
@@ -76,6 +77,9 @@ func (p *progress) step(ctx context.Context) error {
 	if err := p.writeIfDue(ctx); err != nil || p.owed != nil {
 		return err
 	}
+	if err := p.ready.look(ctx, p.db); err != nil {
+		return err
+	}
 	return p.look(ctx)
 }
 
@@ -118,7 +122,11 @@ func (p *progress) listen(ctx context.Context) {
 
 // interval keeps writes frequent enough for a short lease.
 func (p *progress) interval() time.Duration {
-	return min(progressInterval, p.relay.cfg.WALSenderTimeout/5)
+	most := min(progressInterval, p.relay.cfg.WALSenderTimeout/5)
+	if p.owed == nil && p.ready.rounds >= readyingSlow {
+		most = min(most, readyingFastPause)
+	}
+	return most
 }
 
 func (p *progress) reconnect(ctx context.Context) {
@@ -162,6 +170,11 @@ func (p *progress) writeIfDue(ctx context.Context) error {
 		(busy || r.waitsForLease.Load()) && time.Since(p.sent) >= r.cfg.WALSenderTimeout/3, stuck != p.stuck.told:
 		return p.write(ctx, settled, false)
 	case r.waitsForLease.Load() && !r.lease.holds(p.lead.epoch):
+		return p.write(ctx, settled, false)
+	case p.owed == nil && p.ready.due():
+		if err := p.ready.round(ctx, p.db); err != nil {
+			return err
+		}
 		return p.write(ctx, settled, false)
 	case p.mark != nil && p.mark.overdue() && p.tally.ahead():
 		p.mark.pushed = true

@@ -9,17 +9,7 @@ import (
 
 // roundsOfRetention is how often the table was looked through.
 func (r *running) roundsOfRetention() float64 {
-	r.t.Helper()
-	families, err := r.registry.Gather()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == "outrider_retention_rounds_total" {
-			return f.GetMetric()[0].GetCounter().GetValue()
-		}
-	}
-	return 0
+	return gather(r.t, r.registry)["outrider_retention_rounds_total"]
 }
 
 // Only what every relay has published is deleted, when it is old enough.

@@ -24,12 +24,13 @@ type stream struct {
 	epoch  int64
 	broken atomic.Pointer[error]
 
-	progress *progress
-	tally    *tally
-	turned   bool     // the wheel has turned since the lease was looked at
-	doubt    bool     // look at the publication before the next row is published
-	paying   *payment // while the backlog is published; nil afterwards
-	adopted  bool     // the ledger is this session's
+	progress  *progress
+	tally     *tally
+	withholds bool     // the server waits for a standby
+	turned    bool     // the wheel has turned since the lease was looked at
+	doubt     bool     // look at the publication before the next row is published
+	paying    *payment // while the backlog is published; nil afterwards
+	adopted   bool     // the ledger is this session's
 
 	tables     map[uint32]table
 	cols       []pgoutput.Column // reused for every row
@@ -141,6 +142,7 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		if err != nil {
 			return err
 		}
+		s.sent()
 		if s.turned { // since the last transaction: not one look at the clock for each
 			s.turned = false
 			if err := s.awaitLease(ctx); err != nil {
