@@ -156,22 +156,9 @@ func promote(ctx context.Context, s *Stage) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s.door.lead("")
-	if err := s.replayed(ctx); err != nil {
+	if err := s.moveTo(ctx, standby, standbyName); err != nil {
 		return "", err
 	}
-	if err := s.server.Stop(ctx, postgres.Immediate); err != nil {
-		return "", err
-	}
-	if err := standby.Promote(ctx); err != nil {
-		return "", err
-	}
-	at, err := url.Parse(standby.URL())
-	if err != nil {
-		return "", err
-	}
-	s.server = standby
-	s.door.lead(at.Host)
 	slots := 0
 	err = s.until(ctx, "the new primary answers", func(ctx context.Context) (bool, error) {
 		slots, err = ask[int](ctx, s, `SELECT count(*)::int FROM pg_replication_slots WHERE slot_name = $1`, slotName)
@@ -191,11 +178,32 @@ func promote(ctx context.Context, s *Stage) (string, error) {
 	return fmt.Sprintf("no slot on the new primary, %d rows committed and not on Kafka", owed), err
 }
 
+// moveTo lets everybody go to a standby that has replayed all there is.
+func (s *Stage) moveTo(ctx context.Context, standby *postgres.Server, name string) error {
+	s.door.lead("")
+	if err := s.replayed(ctx, name); err != nil {
+		return err
+	}
+	if err := s.server.Stop(ctx, postgres.Immediate); err != nil {
+		return err
+	}
+	if err := standby.Promote(ctx); err != nil {
+		return err
+	}
+	at, err := url.Parse(standby.URL())
+	if err != nil {
+		return err
+	}
+	s.server = standby
+	s.door.lead(at.Host)
+	return nil
+}
+
 // replayed waits, past the closed door, until the server has no session of a
 // writer left and the standby has replayed everything. Sessions are ended: one
 // that waits for the lock of a prepared transaction would not notice that its
 // client is gone.
-func (s *Stage) replayed(ctx context.Context) error {
+func (s *Stage) replayed(ctx context.Context, name string) error {
 	db, err := pgx.Connect(ctx, s.server.URL())
 	if err != nil {
 		return fmt.Errorf("connect to the old primary: %w", err)
@@ -209,7 +217,7 @@ func (s *Stage) replayed(ctx context.Context) error {
 			return false, err
 		}
 		err = db.QueryRow(ctx, `SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), min(replay_lsn)), 1)::float8
-			FROM pg_stat_replication WHERE application_name = $1`, standbyName).Scan(&behind)
+			FROM pg_stat_replication WHERE application_name = $1`, name).Scan(&behind)
 		return behind <= 0, err
 	})
 }

@@ -1,0 +1,91 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// failoverFaults move everybody to a standby that has a copy of the slot. Then
+// the relay goes on with the copy, and recovers nothing.
+func failoverFaults() []Fault {
+	return []Fault{
+		{
+			Name: "failover", Description: "a standby with a synchronized copy of the slot is promoted with rows in the slot; everybody moves there",
+			Majors: []int{17, 18}, Moves: true, strike: func(ctx context.Context, s *Stage) (string, error) { return s.failOver(ctx, "one") },
+		},
+		{
+			Name: "failback", Description: "failover, a new standby behind the new primary, and the same again",
+			Majors: []int{17, 18}, Moves: true, strike: failBack,
+		},
+	}
+}
+
+func failBack(ctx context.Context, s *Stage) (string, error) {
+	there, err := s.failOver(ctx, "one")
+	if err != nil {
+		return "", err
+	}
+	if err := s.Arrived(ctx, 200+s.Rand.IntN(500)); err != nil {
+		return "", err
+	}
+	back, err := s.failOver(ctx, "two")
+	return there + "; back: " + back, err
+}
+
+func (s *Stage) failOver(ctx context.Context, name string) (string, error) {
+	p := s.Relays[0]
+	standby, err := s.server.Standby(ctx, name, "sync_replication_slots=on")
+	if err != nil {
+		return "", err
+	}
+	s.closing = append(s.closing, func() { _ = standby.Close() })
+	if err := s.limitSlots(ctx, `ALTER SYSTEM SET synchronized_standby_slots = '`+name+`'`); err != nil {
+		return "", err
+	}
+	db, err := pgx.Connect(ctx, standby.URL())
+	if err != nil {
+		return "", fmt.Errorf("connect to the standby: %w", err)
+	}
+	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
+	err = s.until(ctx, "the slot is ready on the standby", func(ctx context.Context) (ready bool, err error) {
+		err = db.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND synced AND NOT temporary`, slotName).Scan(&ready)
+		return ready, err
+	})
+	if err != nil {
+		return "", err
+	}
+	if _, err := s.FreezeOwing(ctx, p); err != nil {
+		return "", err
+	}
+	if err := s.Committed(ctx, 100+s.Rand.IntN(500)); err != nil {
+		return "", err
+	}
+	owed, err := s.backlog(ctx)
+	if err != nil {
+		return "", err
+	}
+	before, err := s.generation(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := s.moveTo(ctx, standby, name); err != nil {
+		return "", err
+	}
+	if err := p.Thaw(); err != nil {
+		return "", err
+	}
+	s.Over()
+	if _, err = s.Led(ctx, p, 0); err != nil {
+		return "", err
+	}
+	if s.flowing, err = s.Flow(ctx); err != nil {
+		return "", err
+	}
+	after, err := s.generation(ctx)
+	if err == nil && after != before+1 {
+		err = fmt.Errorf("generation %d → %d: the relay has recovered rows although it had a slot", before, after)
+	}
+	return fmt.Sprintf("%d rows in the slot", owed), err
+}
