@@ -160,7 +160,9 @@ func (s *stream) aside(ctx context.Context, f func(context.Context) error) error
 	})
 	if !over {
 		cancel()
-		<-result // whileUnread's error says more
+		if ended := <-result; err == nil { // whileUnread's error says more
+			err = ended
+		}
 	}
 	return err
 }

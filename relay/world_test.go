@@ -32,7 +32,11 @@ type world struct {
 
 func newWorld(t *testing.T, major int, settings ...string) *world {
 	t.Helper()
-	pg := postgres.Start(t, major, settings...)
+	return newWorldOn(t, postgres.Start(t, major, settings...))
+}
+
+func newWorldOn(t *testing.T, pg *postgres.Server) *world {
+	t.Helper()
 	w := &world{t: t, pg: pg, db: connect(t, pg.URL())}
 	w.migrate(w.db)
 	return w

@@ -75,7 +75,7 @@ func (b *bench) retain(ctx context.Context, heap string) (r *retentionResult, er
 	}
 	r = &retentionResult{Heap: heap, Rows: rows}
 	window := time.Duration(b.options.seconds) * time.Second
-	if r.Keeping, _, err = b.besideRelay(ctx, "0", func(time.Duration) (bool, error) { return true, nil }, window); err != nil {
+	if r.Keeping, err = b.besideRelay(ctx, "0", func(time.Duration) (bool, error) { return true, nil }, window); err != nil {
 		return nil, err
 	}
 	var took time.Duration
@@ -85,7 +85,7 @@ func (b *bench) retain(ctx context.Context, heap string) (r *retentionResult, er
 		took = elapsed
 		return done, err
 	}
-	if r.Deleting, _, err = b.besideRelay(ctx, "1s", gone, 0); err != nil {
+	if r.Deleting, err = b.besideRelay(ctx, "1s", gone, 0); err != nil {
 		return nil, err
 	}
 	r.Seconds, r.ShareOfRate = took.Seconds(), r.Deleting.Rate/r.Keeping.Rate
@@ -115,22 +115,22 @@ func (b *bench) turnOver(ctx context.Context, rows int) error {
 
 // besideRelay lets the writers commit while a relay runs, for at least so long
 // and until done.
-func (b *bench) besideRelay(ctx context.Context, retention string, done func(time.Duration) (bool, error), atLeast time.Duration) (w beside, elapsed time.Duration, err error) {
+func (b *bench) besideRelay(ctx context.Context, retention string, done func(time.Duration) (bool, error), atLeast time.Duration) (w beside, err error) {
 	slot := slotName(partRetention, "stdout")
 	if err := b.db.makeSlot(ctx, slot); err != nil {
-		return w, 0, err
+		return w, err
 	}
 	defer func() { err = errors.Join(err, b.db.leave(context.WithoutCancel(ctx), slot)) }()
 	if err := b.db.enroll(ctx, slot); err != nil {
-		return w, 0, err
+		return w, err
 	}
 	r, err := b.startRelay(relaySettings{binary: b.binary, slot: slot, sink: sinkStdout, extra: []string{"OUTRIDER_RETENTION=" + retention}})
 	if err != nil {
-		return w, 0, err
+		return w, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if _, err := b.db.walsender(ctx, slot, r.ended); err != nil {
-		return w, 0, err
+		return w, err
 	}
 	var over atomic.Bool
 	var s [writers]samples
@@ -140,7 +140,7 @@ func (b *bench) besideRelay(ctx context.Context, retention string, done func(tim
 		g.Go(func() error { return b.hammer(writing, &s[i], i, &over) })
 	}
 	watching := poll(writing, 100*time.Millisecond, func() (bool, error) {
-		elapsed = time.Since(start)
+		elapsed := time.Since(start)
 		if err := r.ended(); err != nil {
 			return false, err
 		}
@@ -149,7 +149,7 @@ func (b *bench) besideRelay(ctx context.Context, retention string, done func(tim
 	})
 	over.Store(true)
 	if err := errors.Join(g.Wait(), watching); err != nil {
-		return w, 0, err
+		return w, err
 	}
 	var all samples
 	for i := range s {
@@ -159,7 +159,7 @@ func (b *bench) besideRelay(ctx context.Context, retention string, done func(tim
 		w.latency = *l
 	}
 	w.Rate = float64(w.Count) / time.Since(start).Seconds()
-	return w, elapsed, nil
+	return w, nil
 }
 
 // hammer commits one row after the other until over.

@@ -161,7 +161,7 @@ func invalidateTwice(ctx context.Context, s *Stage) (string, error) {
 			return ask[bool](ctx, s, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost') OR EXISTS (SELECT FROM outbox.relays WHERE generation > $2)`,
 				slotName, generation)
 		})
-		if err = errors.Join(err, s.limitSlots(ctx, `ALTER SYSTEM RESET max_slot_wal_keep_size`)); err != nil {
+		if err := errors.Join(err, s.limitSlots(ctx, `ALTER SYSTEM RESET max_slot_wal_keep_size`)); err != nil {
 			return "", err
 		}
 	}

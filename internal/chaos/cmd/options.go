@@ -18,7 +18,8 @@ type options struct {
 	seed     uint64         // SEED
 	repeat   int            // CHAOS_REPEAT: repetitions of each fault and major, without FOR
 	faults   *regexp.Regexp // CHAOS_FAULTS
-	majors   []int          // CHAOS_POSTGRES
+	majors   []int          // CHAOS_POSTGRES: 15 and 18, and of faults of certain majors all of those
+	chosen   bool           // majors were given
 	json     string         // CHAOS_JSON: file to which the run is appended, as one line
 	docs     bool           // CHAOS_DOCS: write docsFile
 	binary   string         // CHAOS_BINARY: a relay that was built already
@@ -42,7 +43,7 @@ func parseOptions(lookup func(string) (string, bool)) (*options, error) {
 	read("SEED", func(v string) (err error) { o.seed, err = strconv.ParseUint(v, 10, 64); return err })
 	read("CHAOS_REPEAT", func(v string) (err error) { o.repeat, err = strconv.Atoi(v); return err })
 	read("CHAOS_FAULTS", func(v string) (err error) { o.faults, err = regexp.Compile(v); return err })
-	read("CHAOS_POSTGRES", func(v string) (err error) { o.majors, err = parseMajors(v); return err })
+	read("CHAOS_POSTGRES", func(v string) (err error) { o.majors, err = parseMajors(v); o.chosen = true; return err })
 	read("CHAOS_DOCS", func(v string) (err error) { o.docs, err = strconv.ParseBool(v); return err })
 	read("CHAOS_TIMEOUT", func(v string) (err error) { o.timeout, err = time.ParseDuration(v); return err })
 	read("CHAOS_RATE", func(v string) (err error) { o.rate, err = strconv.ParseFloat(v, 64); return err })

@@ -46,7 +46,11 @@ type job struct {
 func newSeries(ctx context.Context, o *options, log *slog.Logger) (*series, error) {
 	s := &series{o: o, log: log, began: time.Now()}
 	for _, f := range chaos.Faults() {
-		for _, major := range o.majors {
+		majors := o.majors
+		if f.Majors != nil && !o.chosen {
+			majors = f.Majors
+		}
+		for _, major := range majors {
 			if f.On(major) && o.faults.MatchString(f.Name) {
 				s.jobs = append(s.jobs, job{f, major})
 			}

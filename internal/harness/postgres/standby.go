@@ -22,7 +22,7 @@ func (s *Server) Standby(ctx context.Context, name string, settings ...string) (
 	if _, err := s.running(); err != nil {
 		return nil, fmt.Errorf("make a standby: %w", err)
 	}
-	standby, err := s.backup(ctx, name)
+	standby, err := s.backup(ctx, name, "standby.signal")
 	if err != nil {
 		return nil, fmt.Errorf("make a standby: %w", err)
 	}
@@ -40,9 +40,9 @@ func (s *Server) Standby(ctx context.Context, name string, settings ...string) (
 	return standby, nil
 }
 
-// backup copies the running server. The slot comes first: it keeps the WAL that
-// the copy will need.
-func (s *Server) backup(ctx context.Context, name string) (*Server, error) {
+// backup copies the running server. The slot, if one is named, comes first: it
+// keeps the WAL that the copy will need. So does the signal, if any.
+func (s *Server) backup(ctx context.Context, name, signal string) (*Server, error) {
 	// One connection for all: the backup ends with the session that began it.
 	c, err := pgconn.Connect(ctx, s.SocketURL())
 	if err != nil {
@@ -53,8 +53,11 @@ func (s *Server) backup(ctx context.Context, name string) (*Server, error) {
 	if s.Major() < 15 {
 		begin, end = "pg_start_backup('standby', true, false)", "pg_stop_backup(false, false)"
 	}
-	slot := "'" + strings.ReplaceAll(name, "'", "''") + "'"
-	for _, call := range []string{"pg_create_physical_replication_slot(" + slot + ", true)", begin} {
+	calls := []string{begin}
+	if name != "" {
+		calls = []string{"pg_create_physical_replication_slot('" + strings.ReplaceAll(name, "'", "''") + "', true)", begin}
+	}
+	for _, call := range calls {
 		if err := c.Exec(ctx, "SELECT "+call).Close(); err != nil {
 			return nil, err
 		}
@@ -69,9 +72,10 @@ func (s *Server) backup(ctx context.Context, name string) (*Server, error) {
 	}
 	results, err := c.Exec(ctx, "SELECT labelfile FROM "+end).ReadAll()
 	if err == nil {
-		err = errors.Join(
-			standby.write("backup_label", results[0].Rows[0][0]),
-			standby.write("standby.signal", nil))
+		err = standby.write("backup_label", results[0].Rows[0][0])
+	}
+	if err == nil && signal != "" {
+		err = standby.write(signal, nil)
 	}
 	if err != nil {
 		return nil, errors.Join(err, standby.Close())
