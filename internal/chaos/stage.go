@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -244,34 +242,6 @@ func shortened(sql string) string {
 
 // Postgres is the link between relays and the server.
 func (s *Stage) Postgres() *proxy.Proxy { return s.link }
-
-// AddRelay gives the stage one more relay, which does not run yet.
-func (s *Stage) AddRelay() *Player {
-	name := fmt.Sprintf("relay-%d", len(s.Relays)+1)
-	p := &Player{Name: name, Relay: Relay{
-		Binary: s.cfg.Binary, Log: filepath.Join(s.cfg.Dir, name+".log"),
-		Env: []string{
-			"OUTRIDER_DATABASE_URL=" + s.relays, "OUTRIDER_NAME=" + stageName, "OUTRIDER_INSTANCE=" + name,
-			"OUTRIDER_KAFKA_BROKERS=" + strings.Join(s.cfg.Cluster.Brokers(), ","), "OUTRIDER_LOG_FORMAT=json",
-			"OUTRIDER_WAL_SENDER_TIMEOUT=" + s.cfg.Timeout.String(), "OUTRIDER_MAX_IN_FLIGHT_BYTES=" + strconv.Itoa(s.cfg.Budget),
-		},
-	}}
-	s.Relays = append(s.Relays, p)
-	return p
-}
-
-// Player is a relay on a stage, over many lives.
-type Player struct {
-	Name  string // its instance
-	Relay Relay
-	*Process
-}
-
-// Start begins another life.
-func (p *Player) Start() (err error) {
-	p.Process, err = p.Relay.Start()
-	return err
-}
 
 // until looks again and again until ok, for at most a step. ok's errors are for
 // the message only: a server that is away may come back.
