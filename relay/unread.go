@@ -186,8 +186,12 @@ func (s *stream) awaitRoom(ctx context.Context) error {
 }
 
 func (s *stream) full() bool {
+	l := s.ledger
+	if s.paying != nil {
+		l = s.paying.ledger // the stream's is not this session's yet
+	}
 	most := s.relay.cfg.MaxAhead
-	return s.flight.full() || most > 0 && s.ledger.ahead() >= uint64(most)
+	return s.flight.full() || most > 0 && l.ahead() >= uint64(most)
 }
 
 // whileUnread turns the wheel until done says so.

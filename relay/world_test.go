@@ -96,7 +96,7 @@ func (w *world) config() relay.Config {
 		Name: "test", DatabaseURL: secret.New(w.pg.URL()), Publication: "outrider", Table: "outbox.events", Schema: "outbox",
 		ColumnID: "id", ColumnTopic: "topic", ColumnKey: "key", ColumnType: "type",
 		ColumnPayload: "payload", ColumnPayloadBytes: "payload_bytes", ColumnHeaders: "headers",
-		MaxInFlightBytes: 4 << 20, WALSenderTimeout: 3 * time.Second, ShutdownTimeout: 5 * time.Second,
+		MaxInFlightBytes: 4 << 20, MaxAhead: 1_000_000, WALSenderTimeout: 3 * time.Second, ShutdownTimeout: 5 * time.Second,
 	}
 }
 
