@@ -49,11 +49,7 @@ func (s *Stage) failOver(ctx context.Context, name string) (string, error) {
 		return "", fmt.Errorf("connect to the standby: %w", err)
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	err = s.until(ctx, "the slot is ready on the standby", func(ctx context.Context) (ready bool, err error) {
-		err = db.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND synced AND NOT temporary`, slotName).Scan(&ready)
-		return ready, err
-	})
-	if err != nil {
+	if err := s.ready(ctx, db); err != nil {
 		return "", err
 	}
 	if _, err := s.FreezeOwing(ctx, p); err != nil {
@@ -88,4 +84,20 @@ func (s *Stage) failOver(ctx context.Context, name string) (string, error) {
 		err = fmt.Errorf("generation %d → %d: the relay has recovered rows although it had a slot", before, after)
 	}
 	return fmt.Sprintf("%d rows in the slot", owed), err
+}
+
+// ready waits until a promotion of the standby would find the slot. Its worker
+// naps for up to half a minute after it found nothing to do: that is waited for
+// longer than for other things.
+func (s *Stage) ready(ctx context.Context, standby *pgx.Conn) (err error) {
+	for range 3 {
+		err = s.until(ctx, "the slot is ready on the standby", func(ctx context.Context) (ready bool, err error) {
+			err = standby.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND synced AND NOT temporary`, slotName).Scan(&ready)
+			return ready, err
+		})
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
 }
