@@ -89,7 +89,7 @@ func TestRunsOfOneCommitAreAddedUp(t *testing.T) {
 	if err := os.Mkdir(filepath.Dir(docsFile), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	o := &options{json: "runs.json", docs: true}
+	o := &options{json: "runs.json", docs: true, repeat: 1}
 	for i, name := range []string{"aaa", "bbb", "bbb", "bbb" + dirty} {
 		r := &result{Commit: name, Seconds: 10, Rows: []row{{Fault: "f", Major: 15, Postgres: "15.1", Repetitions: 1, Committed: 100 + i, Flowing: []float64{float64(i)}}}}
 		if err := r.save(o); err != nil {

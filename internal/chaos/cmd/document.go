@@ -17,10 +17,22 @@ const docsFile = "docs/guarantees.md"
 var promises string
 
 // document is the whole of docsFile.
-func (r *result) document() string {
+func document(kinds []*result) string {
 	var b strings.Builder
 	b.WriteString(promises)
-	runs := fmt.Sprintf("the run of %s, seed %d", r.Date, r.Seed)
+	for _, r := range kinds {
+		r.section(&b)
+	}
+	b.WriteString("## The faults\n\n| fault | what happens |\n| --- | --- |\n")
+	for _, f := range chaos.Faults() {
+		fmt.Fprintf(&b, "| %s | %s |\n", f.Name, f.Description)
+	}
+	return b.String()
+}
+
+// section is the table of one kind of run.
+func (r *result) section(b *strings.Builder) {
+	runs := fmt.Sprintf("The run of %s, seed %d", r.Date, r.Seed)
 	if r.Runs > 1 {
 		runs = fmt.Sprintf("%d runs, the last of %s with seed %d, added up", r.Runs, r.Date, r.Seed)
 	}
@@ -32,12 +44,11 @@ func (r *result) document() string {
 	for _, row := range r.Rows {
 		repetitions += row.Repetitions
 	}
-	fmt.Fprintf(&b, "This is %s, of commit %s: %d repetitions in %d minutes, Kafka %s, `OUTRIDER_WAL_SENDER_TIMEOUT=%s`, %g rows a second.\n\n",
-		runs, commit, repetitions, (r.Seconds+59)/60, r.Kafka, r.Timeout, r.Rate)
-	b.WriteString(r.table())
-	b.WriteString("\n## The faults\n\n| fault | what happens |\n| --- | --- |\n")
-	for _, f := range chaos.Faults() {
-		fmt.Fprintf(&b, "| %s | %s |\n", f.Name, f.Description)
+	delivery := r.Delivery
+	if delivery == "" {
+		delivery = "at-least-once"
 	}
-	return b.String()
+	fmt.Fprintf(b, "### %s, `OUTRIDER_WAL_SENDER_TIMEOUT=%s`\n\n%s, of commit %s: %d repetitions, Kafka %s, %g rows a second.\n\n",
+		delivery, r.Timeout, runs, commit, repetitions, r.Kafka, r.Rate)
+	b.WriteString(r.table() + "\n")
 }

@@ -16,7 +16,7 @@ import (
 type options struct {
 	duration time.Duration  // FOR: all faults again and again until it is over; 0: as often as repeat says
 	seed     uint64         // SEED
-	repeat   int            // CHAOS_REPEAT: repetitions of each fault and major, without FOR
+	repeat   int            // CHAOS_REPEAT: repetitions of each fault and major, without FOR; 0: only write the documentation of the runs in CHAOS_JSON
 	faults   *regexp.Regexp // CHAOS_FAULTS
 	majors   []int          // CHAOS_POSTGRES: 15 and 18, and of faults of certain majors all of those
 	chosen   bool           // majors were given
@@ -50,8 +50,8 @@ func parseOptions(lookup func(string) (string, bool)) (*options, error) {
 	for name, text := range map[string]*string{"CHAOS_JSON": &o.json, "CHAOS_BINARY": &o.binary, "CHAOS_DIR": &o.dir} {
 		read(name, func(v string) error { *text = v; return nil })
 	}
-	if o.repeat < 1 || o.rate <= 0 || o.duration < 0 || o.timeout < time.Second {
-		errs = append(errs, errors.New("CHAOS_REPEAT and CHAOS_RATE must be above 0, FOR not negative, and CHAOS_TIMEOUT 1s at least"))
+	if o.repeat < 0 || o.repeat == 0 && o.duration == 0 && (!o.docs || o.json == "") || o.rate <= 0 || o.duration < 0 || o.timeout < time.Second {
+		errs = append(errs, errors.New("CHAOS_RATE must be above 0, CHAOS_REPEAT too unless there is only to write documentation of CHAOS_JSON, FOR not negative, and CHAOS_TIMEOUT 1s at least"))
 	}
 	return o, errors.Join(errs...)
 }

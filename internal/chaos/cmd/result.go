@@ -14,15 +14,16 @@ import (
 
 // result is one run; CHAOS_JSON gets it as one line.
 type result struct {
-	Date    string  `json:"date"`
-	Commit  string  `json:"commit,omitempty"`
-	Seed    uint64  `json:"seed"`
-	Seconds int     `json:"seconds"`
-	Kafka   string  `json:"kafka"`
-	Timeout string  `json:"wal_sender_timeout"`
-	Rate    float64 `json:"rows_per_second"`
-	Runs    int     `json:"runs"` // above 1 if several were added up
-	Rows    []row   `json:"rows"`
+	Date     string  `json:"date"`
+	Commit   string  `json:"commit,omitempty"`
+	Seed     uint64  `json:"seed"`
+	Seconds  int     `json:"seconds"`
+	Kafka    string  `json:"kafka"`
+	Timeout  string  `json:"wal_sender_timeout"`
+	Rate     float64 `json:"rows_per_second"`
+	Delivery string  `json:"delivery,omitempty"` // "" is at-least-once
+	Runs     int     `json:"runs"`               // above 1 if several were added up
+	Rows     []row   `json:"rows"`
 }
 
 // row is all repetitions of a fault on a major.
@@ -126,70 +127,100 @@ func medianAndWorst(seconds []float64) string {
 }
 
 // save appends the run to the file of runs and writes the documentation, as
-// far as they are asked for.
+// far as they are asked for. Without repetitions the documentation is written of
+// the runs in the file alone.
 func (r *result) save(o *options) error {
-	shown := r
+	shown := []*result{r}
 	if o.json != "" {
-		line, err := json.Marshal(r)
-		if err != nil {
-			return err
+		if o.repeat > 0 || o.duration > 0 {
+			if err := r.appendTo(o.json); err != nil {
+				return err
+			}
 		}
-		f, err := os.OpenFile(o.json, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-		if err != nil {
-			return fmt.Errorf("save the run: %w", err)
-		}
-		_, err = f.Write(append(line, '\n'))
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("save the run: %w", err)
-		}
-		if shown, err = summed(o.json, r); err != nil {
+		var err error
+		if shown, err = summed(o.json); err != nil {
 			return err
 		}
 	}
-	if !o.docs {
+	if !o.docs || len(shown) == 0 {
 		return nil
 	}
-	if err := os.WriteFile(docsFile, []byte(shown.document()), 0o644); err != nil {
+	if err := os.WriteFile(docsFile, []byte(document(shown)), 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", docsFile, err)
 	}
 	return nil
 }
 
-// summed adds up the runs in a file that were made of the same commit, with the
-// same settings, as last, which is among them. A tree with changes is no
-// commit: two of them under one name may be different.
-func summed(file string, last *result) (*result, error) {
-	if last.Commit == "" || strings.HasSuffix(last.Commit, dirty) {
-		return last, nil
+func (r *result) appendTo(file string) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
 	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("save the run: %w", err)
+	}
+	_, err = f.Write(append(line, '\n'))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("save the run: %w", err)
+	}
+	return nil
+}
+
+// summed adds up the runs in a file that were made of the commit of the last
+// one, each kind by itself: with the same settings. A tree with changes is no
+// commit: two of them under one name may be different, and only the last counts.
+func summed(file string) (sums []*result, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the runs: %w", err)
 	}
-	sum := *last
-	sum.Runs, sum.Seconds, sum.Rows = 0, 0, nil
+	var runs []*result
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, len(text)+1)
 	for lines.Scan() {
-		var one result
-		if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
+		one := &result{}
+		if err := json.Unmarshal(lines.Bytes(), one); err != nil {
 			return nil, fmt.Errorf("read the runs: %w", err)
 		}
-		if one.Commit != last.Commit || one.Kafka != last.Kafka || one.Timeout != last.Timeout || one.Rate != last.Rate {
+		runs = append(runs, one)
+	}
+	if err := lines.Err(); err != nil || len(runs) == 0 {
+		return nil, err
+	}
+	last := runs[len(runs)-1]
+	if last.Commit == "" || strings.HasSuffix(last.Commit, dirty) {
+		return []*result{last}, nil
+	}
+	for _, one := range runs {
+		if one.Commit != last.Commit || one.Kafka != last.Kafka {
 			continue
 		}
-		sum.Runs++
-		sum.Seconds += one.Seconds
-		for _, r := range one.Rows {
-			at := slices.IndexFunc(sum.Rows, func(have row) bool { return have.Fault == r.Fault && have.Major == r.Major })
-			if at < 0 {
-				sum.Rows = append(sum.Rows, r)
-			} else {
-				sum.Rows[at].add(r)
-			}
+		at := slices.IndexFunc(sums, func(have *result) bool {
+			return have.Timeout == one.Timeout && have.Rate == one.Rate && have.Delivery == one.Delivery
+		})
+		if at < 0 {
+			at = len(sums)
+			sums = append(sums, &result{Commit: one.Commit, Kafka: one.Kafka, Timeout: one.Timeout, Rate: one.Rate, Delivery: one.Delivery})
+		}
+		sums[at].add(one)
+	}
+	return sums, nil
+}
+
+// add adds up runs of one kind.
+func (r *result) add(one *result) {
+	r.Runs++
+	r.Date, r.Seed = one.Date, one.Seed
+	r.Seconds += one.Seconds
+	for _, o := range one.Rows {
+		at := slices.IndexFunc(r.Rows, func(have row) bool { return have.Fault == o.Fault && have.Major == o.Major })
+		if at < 0 {
+			r.Rows = append(r.Rows, o)
+		} else {
+			r.Rows[at].add(o)
 		}
 	}
-	return &sum, lines.Err()
 }
 
 const dirty = "-dirty"
