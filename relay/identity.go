@@ -90,7 +90,12 @@ func (r *Relay) judgeServer(c *candidacy) error {
 		(c.row.epoch < r.history.epoch || c.row.epoch == r.history.epoch && c.row.writeSeq < r.writeSeq.Load()) {
 		return halt("database_rewound", fmt.Errorf("the database is older than what was published from it: its progress row is at epoch %d, write %d, and was at epoch %d, write %d; it was set back, or is a copy",
 			c.row.epoch, c.row.writeSeq, r.history.epoch, r.writeSeq.Load()),
-			Hint{Say: "if the address leads to a copy, correct OUTRIDER_DATABASE_URL; if the database was set back on purpose, restart the relay: what was published and is not in it stays on Kafka"})
+			Hint{Say: "if the address leads to a copy, correct OUTRIDER_DATABASE_URL"},
+			// It will give the same positions to other rows, and they compare under one source.
+			Hint{
+				Say: "if the database was set back on purpose, let positions count anew and restart the relay; what was published and is not in the database stays on Kafka",
+				SQL: fmt.Sprintf("UPDATE %s.relays SET generation = greatest(generation, %d) + 1 WHERE slot = %s;", quote(r.cfg.Schema), r.history.generation, literal(r.cfg.Slot)),
+			})
 	}
 	return nil
 }

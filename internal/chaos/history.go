@@ -141,6 +141,7 @@ type Sample struct {
 type History struct {
 	Committed  []Row
 	RolledBack []ID     // whole transactions and savepoints
+	Vanished   []ID     // were committed; the database has lost them, and Kafka may have them
 	Records    []Record // of each partition in the order of its offsets
 	Table      []ID     // ids that stand in the table at the end; nil: not looked at
 	Samples    []Sample

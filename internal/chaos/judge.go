@@ -79,7 +79,7 @@ func (s *Stage) End(ctx context.Context) (Report, error) {
 		errs = append(errs, errors.New("nobody looked at the slot"))
 	}
 	return Verify(History{
-		Committed: out.Committed, RolledBack: out.RolledBack, KeyContention: out.Meetings,
+		Committed: out.Committed, RolledBack: out.RolledBack, Vanished: out.Vanished, KeyContention: out.Meetings,
 		Records: s.Reader.Records(), Table: table, Samples: samples,
 	}), errors.Join(errs...)
 }

@@ -32,6 +32,7 @@ type Report struct {
 	Records       int
 	KeyContention int
 	Samples       int
+	Phantoms      int // records of rows that the database has lost since: no promise is about them but that no newer row of the key comes before them
 	ExactlyOnce   bool
 
 	Lost            Finding // committed, or in the table, and not on Kafka
@@ -103,6 +104,9 @@ func (r Report) String() string {
 		if k.name != "duplicates" {
 			fmt.Fprintf(&b, ", %s %d", k.name, k.finding.Count)
 		}
+	}
+	if r.Phantoms > 0 {
+		fmt.Fprintf(&b, ", phantoms %d", r.Phantoms)
 	}
 	fmt.Fprintf(&b, ", duplicates %d, key contention %d, samples %d", r.Duplicates.Count, r.KeyContention, r.Samples)
 	return b.String()

@@ -12,7 +12,7 @@ func Verify(h History) Report {
 	v := &verifier{
 		h: h, first: make([]int32, len(h.Committed)),
 		rows: make(map[ID]int32, len(h.Committed)), rolledBack: make(map[ID]struct{}, len(h.RolledBack)),
-		keys: map[topicKey]*keyState{}, ghosts: map[ID]struct{}{},
+		keys: map[topicKey]*keyState{}, ghosts: map[ID]struct{}{}, vanished: make(map[ID]struct{}, len(h.Vanished)),
 	}
 	v.report = Report{
 		Committed: len(h.Committed), Records: len(h.Records), Samples: len(h.Samples),
@@ -34,8 +34,14 @@ type keyState struct {
 	partition int32
 	newest    int64 // highest counter among the first occurrences so far
 	last      int32 // index of the last record
-	lastRow   int32 // index of the last record's row, -1 for a ghost
+	lastRow   int32 // index of the last record's row, or ghost or phantom
 }
+
+// Rows of records that no committed row belongs to.
+const (
+	ghost   int32 = -1
+	phantom int32 = -2 // the database had it and has lost it
+)
 
 type verifier struct {
 	h          History
@@ -43,6 +49,7 @@ type verifier struct {
 	rows       map[ID]int32 // index in Committed
 	rolledBack map[ID]struct{}
 	ghosts     map[ID]struct{}
+	vanished   map[ID]struct{}
 	first      []int32 // per committed row: index of its first record + 1, 0: none
 	keys       map[topicKey]*keyState
 	byKey      [][]int32 // committed rows of each key in commit order
@@ -66,6 +73,12 @@ func (v *verifier) index() {
 			v.report.Unsound.add("row %s was both committed and rolled back", id)
 		}
 		v.rolledBack[id] = struct{}{}
+	}
+	for _, id := range v.h.Vanished {
+		if _, both := v.rows[id]; both {
+			v.report.Unsound.add("row %s is committed and has vanished", id)
+		}
+		v.vanished[id] = struct{}{}
 	}
 	for key, rows := range byKey {
 		slices.SortFunc(rows, func(a, b int32) int { return cmp.Compare(v.h.Committed[a].N, v.h.Committed[b].N) })
@@ -93,8 +106,7 @@ func (v *verifier) readRecords() {
 		}
 		row, known := v.rows[rec.ID]
 		if !known {
-			v.ghost(rec)
-			row = -1
+			row = v.stranger(rec)
 		}
 		v.follow(int32(i), row)
 		if !known {
@@ -109,6 +121,16 @@ func (v *verifier) readRecords() {
 		v.first[row] = int32(i) + 1
 		v.report.Delivered++
 	}
+}
+
+// stranger says what a record is that no committed row belongs to.
+func (v *verifier) stranger(rec *Record) int32 {
+	if _, gone := v.vanished[rec.ID]; gone && rec.Missing&MissingID == 0 {
+		v.report.Phantoms++
+		return phantom
+	}
+	v.ghost(rec)
+	return ghost
 }
 
 func (v *verifier) ghost(rec *Record) {
@@ -142,6 +164,10 @@ func (v *verifier) follow(record, row int32) {
 		v.report.OutOfOrder.add("%s: the key %q is also in partition %d, so that it has no order", at(rec), rec.Key, state.partition)
 	}
 	state.last, state.lastRow = record, row
+	if row == phantom && rec.N <= state.newest {
+		// The database gave the counter to another row, and that one was here first.
+		v.report.OutOfOrder.add("%s: key %q: counter %d of a row that vanished comes after %d", at(rec), rec.Key, rec.N, state.newest)
+	}
 	if row < 0 || v.first[row] != 0 {
 		return
 	}
@@ -218,6 +244,7 @@ func (v *verifier) checkLastValues() {
 		switch {
 		case state == nil:
 			v.report.LastValueErrors.add("key %q of %s has no record", tk.key, tk.topic)
+		case state.lastRow == phantom && v.h.Records[state.last].N > v.h.Committed[want].N: // nothing was written to the key since
 		case state.lastRow < 0:
 			v.report.LastValueErrors.add("key %q ends with a record of no committed row: %s", tk.key, at(&v.h.Records[state.last]))
 		case state.lastRow != want:

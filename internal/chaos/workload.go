@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +44,8 @@ type Workload struct {
 	meetings, rowsCommitted, rowsStarted, large, doubts atomic.Int64
 	started                                             time.Time
 	writers                                             []*writer
-	next                                                chan ID // who waits in NextCommitted takes the next row
+	vanished                                            map[ID]struct{} // see Vanish
+	next                                                chan ID         // who waits in NextCommitted takes the next row
 }
 
 // NewWorkload checks cfg. It does no I/O.
@@ -161,7 +163,8 @@ func wait(ctx context.Context, d time.Duration) error {
 type Outcome struct {
 	Committed  []Row
 	RolledBack []ID
-	Meetings   int // how often a writer came to a key that another one held
+	Vanished   []ID // in neither list above; see Workload.Vanish
+	Meetings   int  // how often a writer came to a key that another one held
 	Evidence   Evidence
 }
 
@@ -182,7 +185,24 @@ func (w *Workload) Outcome() Outcome {
 		out.RolledBack = append(out.RolledBack, wr.rolledBack...)
 		out.Evidence.add(wr.evidence)
 	}
+	for id := range w.vanished {
+		out.Vanished = append(out.Vanished, id)
+	}
+	out.Committed = slices.DeleteFunc(out.Committed, func(row Row) bool { _, gone := w.vanished[row.ID]; return gone })
+	out.RolledBack = slices.DeleteFunc(out.RolledBack, func(id ID) bool { _, gone := w.vanished[id]; return gone })
 	return out
+}
+
+// Vanish says of rows that the database had and has lost: an older copy of it
+// has taken its place. To the database, which is what counts, they were never
+// committed. Call it from the goroutine that calls Outcome.
+func (w *Workload) Vanish(ids []ID) {
+	if w.vanished == nil {
+		w.vanished = make(map[ID]struct{}, len(ids))
+	}
+	for _, id := range ids {
+		w.vanished[id] = struct{}{}
+	}
 }
 
 func (e *Evidence) add(o Evidence) {

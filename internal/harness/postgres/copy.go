@@ -77,6 +77,23 @@ func (s *Server) Upgrade(ctx context.Context, settings ...string) (*Server, erro
 	return next, nil
 }
 
+// Fresh starts an empty server of the same build whose system identifier is its
+// own, as that of a server to which data moves. Servers of Open share theirs:
+// they are copies of one template for each build. The caller closes it.
+func (s *Server) Fresh(ctx context.Context, settings ...string) (*Server, error) {
+	if s.shared != nil {
+		return nil, fmt.Errorf("make a fresh server: %w", ErrShared)
+	}
+	next, err := createEmpty(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("make a fresh server: %w", err)
+	}
+	if err := next.configure(ctx, &Options{Settings: settings}); err != nil {
+		return nil, errors.Join(fmt.Errorf("make a fresh server: %w", err), next.Close())
+	}
+	return next, nil
+}
+
 // createEmpty makes a server beside s whose cluster is newly made, with an identifier of its own.
 func createEmpty(ctx context.Context, s *Server) (*Server, error) {
 	source, err := template(ctx, s.build, s.id)

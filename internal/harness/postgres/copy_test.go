@@ -43,6 +43,37 @@ func TestClone(t *testing.T) {
 	}
 }
 
+// Only a fresh server is another system to whoever asks for its identifier.
+func TestFreshServerIsAnotherSystem(t *testing.T) {
+	ctx := t.Context()
+	s := postgres.Start(t, 18)
+	s.Private(t)
+	fresh, err := s.Fresh(ctx, "max_prepared_transactions=7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fresh.Close() })
+	ask := func(url, sql string) (answer string) {
+		t.Helper()
+		db, err := pgx.Connect(ctx, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = db.Close(ctx) }()
+		if err := db.QueryRow(ctx, sql).Scan(&answer); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		return answer
+	}
+	const system = `SELECT system_identifier::text FROM pg_control_system()`
+	if ask(s.URL(), system) == ask(fresh.URL(), system) {
+		t.Error("both servers are the same system")
+	}
+	if got := ask(fresh.URL(), `SHOW max_prepared_transactions`); got != "7" {
+		t.Errorf("max_prepared_transactions is %s", got)
+	}
+}
+
 func TestUpgradeNeedsTheProgram(t *testing.T) {
 	s := postgres.Start(t, 18)
 	if _, err := s.Tool("pg_upgrade"); err == nil {
