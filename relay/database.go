@@ -98,15 +98,22 @@ type server struct {
 	walLevel    string
 	segmentSize int64
 	syncNames   string
+	nextXID     uint64 // at least; 0 while in recovery
+	started     string // when; a database can be set back only while its server is down
 }
 
 func (db *database) server(ctx context.Context) (s server, err error) {
+	var nextXID string
 	err = db.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, (SELECT system_identifier::text FROM pg_control_system()),
 current_database(), pg_is_in_recovery(), current_setting('wal_level'),
-(SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), current_setting('synchronous_standby_names')`).
-		Scan(&s.version, &s.systemID, &s.database, &s.inRecovery, &s.walLevel, &s.segmentSize, &s.syncNames)
+(SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), current_setting('synchronous_standby_names'),
+CASE WHEN pg_is_in_recovery() THEN '0' ELSE pg_snapshot_xmax(pg_current_snapshot())::text END, pg_postmaster_start_time()::text`).
+		Scan(&s.version, &s.systemID, &s.database, &s.inRecovery, &s.walLevel, &s.segmentSize, &s.syncNames, &nextXID, &s.started)
 	if err != nil {
 		return s, db.relay.statementError("look at the server", err)
+	}
+	if s.nextXID, err = strconv.ParseUint(nextXID, 10, 64); err != nil {
+		return s, fmt.Errorf("look at the server: %w", err)
 	}
 	return s, nil
 }

@@ -326,7 +326,7 @@ func TestServerCrash(t *testing.T) {
 		}
 		w.db = connect(t, w.pg.URL())
 		w.write(3)
-		r.awaitValues("1", "2", "3")
+		r.awaitFirsts("1", "2", "3") // the storage may have been set back: only what the row knows is not repeated
 	})
 }
 

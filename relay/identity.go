@@ -100,6 +100,32 @@ func (r *Relay) judgeServer(c *candidacy) error {
 	return nil
 }
 
+// judgeRowless: the database has no row, and this process has led on it. It was
+// set back to before the first start, or the row was removed.
+func (r *Relay) judgeRowless(c *candidacy) error {
+	if r.former.systemID != c.here.systemID || r.former.timeline != c.here.timeline || r.history.epoch == 0 {
+		return nil
+	}
+	return halt("database_rewound", fmt.Errorf("the progress row is gone, and was at epoch %d: the database was set back to before the relay's first start, is a copy, or the row was removed", r.history.epoch),
+		Hint{Say: "if the address leads to a copy, correct OUTRIDER_DATABASE_URL"},
+		Hint{Say: "if it was on purpose, restart the relay: it starts as for the first time, and publishes every row of the table again"})
+}
+
+// foreignXIDs reports whether the row speaks of transactions that this server
+// has not had yet. Ids only grow, and pg_upgrade keeps them: data and row come
+// from another server, even if it has the same identifier.
+func (c *candidacy) foreignXIDs() bool {
+	for _, text := range []string{c.row.published, c.row.cutoff, c.row.base} {
+		if text == "" {
+			continue
+		}
+		if s, err := parseSnapshot(text); err == nil && s.xmax > c.server.nextXID {
+			return true
+		}
+	}
+	return false
+}
+
 // judgeIdentity handles a row that was written on another system. Its
 // transaction ids, and those in the rows, mean nothing here unless pg_upgrade
 // has carried them over; only the operator knows.
@@ -112,6 +138,10 @@ func (r *Relay) judgeIdentity(c *candidacy) (plan, error) {
 		case "republish":
 			return p, nil
 		case "trust-xids":
+			if c.foreignXIDs() {
+				return p, halt("xids_not_kept", errors.New("the progress row speaks of transactions that this server has not had yet: it was not made by pg_upgrade"),
+					Hint{Say: "publish every row of the table again, with the same ids", Env: "OUTRIDER_ACCEPT_IDENTITY=" + token + ":republish"})
+			}
 			p.cutoff = c.row.published
 			if c.row.phase != phaseStreaming {
 				p.cutoff = c.row.cutoff

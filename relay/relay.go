@@ -25,6 +25,7 @@ type Relay struct {
 	ledger  *ledger
 	history history
 	former  here      // the server that we led on last
+	started string    // when that server had been started
 	abstain time.Time // until then another relay may have the slot
 	lease   lease
 	owed    owedRows

@@ -115,6 +115,9 @@ func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Co
 	crashpoint("after the epoch was raised")
 	if r.history.epoch != c.row.epoch { // another relay led since: it has sent rows that we do not know of
 		r.history = history{}
+	} else if r.started != c.server.started {
+		// Its storage may have been set back by less than the row tells: of what we remember, only what the row knows is sure.
+		r.history, c.row.leaseLeft = history{}, 0
 	} else {
 		c.row.leaseLeft = 0 // our own
 	}
@@ -124,7 +127,7 @@ func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Co
 	case c.row.timeline != c.here.timeline && c.row.leaseLeft > 0: // a clock of another server, and a row that may be behind
 		c.row.leaseLeft = c.row.timeout
 	}
-	r.history.epoch, r.former = l.epoch, c.here
+	r.history.epoch, r.former, r.started = l.epoch, c.here, c.server.started
 	return l, nil
 }
 

@@ -102,6 +102,9 @@ func (r *Relay) checkHolder(ctx context.Context, db *database, s slotState) erro
 // lies before it; only the row does.
 func (r *Relay) judge(c *candidacy) (plan, error) {
 	if c.row == nil {
+		if err := r.judgeRowless(c); err != nil {
+			return plan{}, err
+		}
 		return r.judgeStranger(c)
 	}
 	row := c.row
@@ -109,7 +112,7 @@ func (r *Relay) judge(c *candidacy) (plan, error) {
 	case row.contract > contract:
 		return plan{}, halt("contract_newer", fmt.Errorf("the progress row was written under contract %d; this relay knows %d", row.contract, contract),
 			Hint{Say: "run the relay version that wrote it, or a newer one"})
-	case row.systemID != c.here.systemID && row.epoch > 0:
+	case row.epoch > 0 && (row.systemID != c.here.systemID || c.foreignXIDs()):
 		return r.judgeIdentity(c)
 	}
 	if err := r.judgeServer(c); err != nil {

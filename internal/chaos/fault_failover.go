@@ -69,6 +69,11 @@ func (s *Stage) failOver(ctx context.Context, name string) (string, error) {
 	if err := s.moveTo(ctx, standby, name); err != nil {
 		return "", err
 	}
+	// A prepared transaction that nobody ends would keep the slot's catalog_xmin
+	// back, and no standby could ever copy the slot.
+	if err := forgetPrepared(ctx, db); err != nil {
+		return "", err
+	}
 	if err := p.Thaw(); err != nil {
 		return "", err
 	}
