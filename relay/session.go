@@ -113,12 +113,13 @@ func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Co
 		return l, err
 	}
 	crashpoint("after the epoch was raised")
-	if r.history.epoch != c.row.epoch { // another relay led since: it has sent rows that we do not know of
+	switch {
+	case r.history.epoch != c.row.epoch: // another relay led since: it has sent rows that we do not know of
 		r.history = history{}
-	} else if r.started != c.server.started {
+	case r.started != c.server.started:
 		// Its storage may have been set back by less than the row tells: of what we remember, only what the row knows is sure.
 		r.history, c.row.leaseLeft = history{}, 0
-	} else {
+	default:
 		c.row.leaseLeft = 0 // our own
 	}
 	switch {
