@@ -14,7 +14,7 @@ import (
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
-// Every fault of make chaos, once, three side by side, the majors taking turns.
+// Every fault of make chaos, once, two side by side, the majors taking turns.
 //
 // TEST_CHAOS_FAULTS is a regular expression for their names.
 func TestEveryFault(t *testing.T) {
@@ -23,7 +23,7 @@ func TestEveryFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := binary(t)
-	arenas := make(chan *chaos.Arena, 3)
+	arenas := make(chan *chaos.Arena, 2)
 	for range cap(arenas) {
 		a := &chaos.Arena{Binary: bin, Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Step: 45 * time.Second, Log: discard()}
 		t.Cleanup(a.Close)
