@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -104,5 +105,21 @@ func (s *Stage) ready(ctx context.Context, standby *pgx.Conn) (err error) {
 			return err
 		}
 	}
-	return err
+	return errors.Join(err, fmt.Errorf("primary: %s", s.slotState(ctx, nil)), fmt.Errorf("standby: %s", s.slotState(ctx, standby)))
+}
+
+// slotState is what a server says of the slot, and of what may hold it up.
+func (s *Stage) slotState(ctx context.Context, db *pgx.Conn) (state string) {
+	if db == nil {
+		var err error
+		if db, err = s.DB(ctx); err != nil {
+			return err.Error()
+		}
+	}
+	err := db.QueryRow(ctx, `SELECT coalesce((SELECT to_jsonb(s)::text FROM pg_replication_slots s WHERE slot_name = $1), 'no slot') || ', prepared '
+ || (SELECT coalesce(string_agg(gid || ' ' || transaction, ', '), 'none') FROM pg_prepared_xacts)`, slotName).Scan(&state)
+	if err != nil {
+		return err.Error()
+	}
+	return state
 }

@@ -45,6 +45,19 @@ func rollBack(ctx context.Context, s *Stage) (string, error) {
 		return "", err
 	}
 	s.closing = append(s.closing, func() { _ = snapshot.Close() })
+	// Set back by less than the row tells, nothing halts, and nothing is lost:
+	// that is another test (TestDatabaseSetBackByAMoment).
+	writes, err := ask[int](ctx, s, `SELECT write_seq::int FROM outbox.relays WHERE slot = $1`, slotName)
+	if err != nil {
+		return "", err
+	}
+	err = s.until(ctx, "the row is written", func(ctx context.Context) (bool, error) {
+		now, err := ask[int](ctx, s, `SELECT write_seq::int FROM outbox.relays WHERE slot = $1`, slotName)
+		return now > writes+1, err
+	})
+	if err != nil {
+		return "", err
+	}
 	if err := s.Arrived(ctx, 200+s.Rand.IntN(800)); err != nil {
 		return "", err
 	}
