@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -94,10 +95,20 @@ func (s *Stage) failOver(ctx context.Context, name string) (string, error) {
 
 // ready waits until a promotion of the standby would find the slot. Its worker
 // naps for up to half a minute after it found nothing to do: that is waited for
-// longer than for other things.
+// longer than for other things. It also has to build a consistent snapshot from
+// the little WAL between the slot's two positions, which it never can where some
+// transaction is always running: so it is given moments without one.
 func (s *Stage) ready(ctx context.Context, standby *pgx.Conn) (err error) {
 	for range 3 {
 		err = s.until(ctx, "the slot is ready on the standby", func(ctx context.Context) (ready bool, err error) {
+			for _, sql := range []string{`BEGIN`, `LOCK TABLE accounts IN EXCLUSIVE MODE`, `SELECT pg_log_standby_snapshot()`, `COMMIT`} {
+				if err := s.Exec(ctx, sql); err != nil {
+					return false, err
+				}
+			}
+			if err := wait(ctx, 200*time.Millisecond); err != nil {
+				return false, err
+			}
 			err = standby.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND synced AND NOT temporary`, slotName).Scan(&ready)
 			return ready, err
 		})
