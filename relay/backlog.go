@@ -227,7 +227,7 @@ func (s *stream) pay(ctx context.Context, p *payment, c chunkOf) error {
 			return err
 		}
 		m.topic = s.relay.routes.find([]byte(m.Topic))
-		m.Topic, m.source = m.topic.name, s.source
+		m.Topic, m.source, m.Cursor = m.topic.name, s.source, c.seqs[i]
 		m.place(Position{p.debt.row.baseLSN, uint64(c.seqs[i])}, ordinal, m.CommittedAt, chunk)
 		s.flight.took(m)
 		s.relay.owed.done.Add(1)

@@ -43,6 +43,7 @@ type Config struct {
 	ShutdownTimeout  time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"10s" doc:"How long a stop waits for what the sink still holds. Keep it below the grace period of the container."`
 	YieldAfter       time.Duration `env:"YIELD_AFTER" envDefault:"60s" doc:"How long the sink may acknowledge nothing, although rows wait, before a standby that reaches it is let ahead. 0: never."`
 	MaxAhead         int           `env:"MAX_AHEAD" envDefault:"1000000" doc:"Rows delivered past one that the sink does not acknowledge, after which the relay stops reading: a crash would send them again. 0: no limit."`
+	Delivery         string        `env:"DELIVERY" envDefault:"at-least-once" doc:"at-least-once, or exactly-once: into Kafka, for read_committed readers, by transactions."`
 	Retention        time.Duration `env:"RETENTION" envDefault:"24h" doc:"How long published rows stay in the table; they are what a lost slot is recovered from. 0: for ever."`
 	Recovery         string        `env:"RECOVERY" envDefault:"recover" doc:"What to do when the slot was lost, dropped or moved and the table keeps its rows: recover (publish again what may be unpublished) or halt."`
 	AcceptGap        string        `env:"ACCEPT_GAP" doc:"Token that a halted relay has printed: go on although rows may never be published."`
@@ -103,6 +104,7 @@ func (c Config) Validate() error {
 	bad(topicRule.MatchString(c.TopicDefault), "OUTRIDER_TOPIC_DEFAULT=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicDefault)
 	bad(c.MaxInFlightBytes >= 1<<20, "OUTRIDER_MAX_IN_FLIGHT_BYTES=%s: 1MiB (a largest row) at least", c.MaxInFlightBytes)
 	bad(c.WALSenderTimeout >= time.Second, "OUTRIDER_WAL_SENDER_TIMEOUT=%s: 1s at least", c.WALSenderTimeout)
+	bad(c.Delivery == "" || c.Delivery == AtLeastOnce || c.Delivery == ExactlyOnce, "OUTRIDER_DELIVERY=%q: must be %s or %s", c.Delivery, AtLeastOnce, ExactlyOnce)
 	bad(c.MaxAhead >= 0, "OUTRIDER_MAX_AHEAD=%d: must not be negative", c.MaxAhead)
 	bad(c.YieldAfter >= 0, "OUTRIDER_YIELD_AFTER=%s: must not be negative", c.YieldAfter)
 	bad(c.Retention >= 0, "OUTRIDER_RETENTION=%s: must not be negative", c.Retention)

@@ -109,6 +109,9 @@ type replayed struct {
 	parts        []part // settled rows, if not whole
 }
 
+// unknownID is the last row's where only a checkpoint tells of it.
+const unknownID = 0
+
 // has reports whether the row was settled. The last row of each range must have
 // the id it had: the same WAL may decode to other rows after a minor upgrade or
 // a change of the publication.
@@ -122,7 +125,7 @@ func (r *replayed) has(ordinal, id uint64) (bool, error) {
 	if len(r.parts) == 0 || ordinal < r.parts[0].from {
 		return false, nil
 	}
-	if ordinal == r.parts[0].to-1 && id != r.parts[0].lastID {
+	if last := r.parts[0].lastID; ordinal == r.parts[0].to-1 && id != last && last != unknownID {
 		return false, errReplayDiffers
 	}
 	return true, nil

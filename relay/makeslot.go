@@ -75,14 +75,14 @@ func (db *database) creating(ctx context.Context, c *candidacy, p plan) error {
 	if c.row != nil {
 		epoch = c.row.epoch
 	}
-	tag, err := db.Exec(ctx, `INSERT INTO `+db.relays()+` AS r (slot, contract, system_id, timeline, history, phase, instance, cutoff, paid_base, paid_cursor, fingerprint)
-VALUES ($1, $2, $3, $4, $5, 'creating', $7, `+cutoff+`, $8::text::pg_snapshot, $9, $10)
+	tag, err := db.Exec(ctx, `INSERT INTO `+db.relays()+` AS r (slot, contract, system_id, timeline, history, phase, instance, cutoff, paid_base, paid_cursor, fingerprint, generation)
+VALUES ($1, $2, $3, $4, $5, 'creating', $7, `+cutoff+`, $8::text::pg_snapshot, $9, $10, $12)
 ON CONFLICT (slot) DO UPDATE SET phase = 'creating', system_id = excluded.system_id, timeline = excluded.timeline, history = excluded.history,
  cutoff = excluded.cutoff, paid_base = excluded.paid_base, paid_cursor = excluded.paid_cursor, fingerprint = excluded.fingerprint,
  base = NULL, cursor = NULL, write_seq = r.write_seq + 1, generation = r.generation + CASE WHEN r.timeline <> excluded.timeline THEN 1 ELSE 0 END
 WHERE r.epoch = $11`,
 		r.cfg.Slot, contract, c.here.systemID, c.here.timeline, c.here.history, orNull(p.cutoff), r.cfg.Instance,
-		orNull(p.paidBase), orNull(p.paidCursor), c.fingerprint, epoch)
+		orNull(p.paidBase), orNull(p.paidCursor), c.fingerprint, epoch, c.published)
 	if err != nil {
 		return r.statementError("write the progress row", err)
 	}
@@ -107,8 +107,8 @@ func (r *Relay) adoptSlot(ctx context.Context, db *database, c *candidacy) error
 		return err
 	}
 	_, err = db.Exec(ctx, `INSERT INTO `+db.relays()+` (slot, contract, system_id, timeline, history, phase, instance, generation, confirmed_lsn, fingerprint)
-VALUES ($1, $2, $3, $4, $5, 'streaming', $6, 1, $7::text::pg_lsn, $8)`,
-		r.cfg.Slot, contract, c.here.systemID, c.here.timeline, c.here.history, r.cfg.Instance, at.String(), c.fingerprint)
+VALUES ($1, $2, $3, $4, $5, 'streaming', $6, $9, $7::text::pg_lsn, $8)`,
+		r.cfg.Slot, contract, c.here.systemID, c.here.timeline, c.here.history, r.cfg.Instance, at.String(), c.fingerprint, c.published+1)
 	if err != nil {
 		return r.statementError("write the progress row", err)
 	}

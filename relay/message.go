@@ -50,6 +50,7 @@ type Message struct {
 	Value       []byte    // nil: tombstone
 	Type        []byte    // nil: none
 	Position    Position  // names the row
+	Cursor      int64     // seq of a row of the backlog; 0: the row came by the stream
 	CommittedAt time.Time // commit time on the database server
 
 	own    []Header // the row's own headers
@@ -117,6 +118,19 @@ type Source struct {
 	Generation int64 // grows whenever continuity breaks
 	Epoch      int64 // grows with each leadership
 
+	// Delivery is AtLeastOnce or ExactlyOnce; "" is the first.
+	Delivery string
+	// WriteSeq is the number of the last write of the progress row; nil: 0.
+	// The sink may call it from any goroutine, and it must not block.
+	WriteSeq func() int64
+	Options  string // hash of what determines the ordinals
+	History  string // of timelines
+	// ResumesOwed says that the relay publishes again the rows in
+	// Checkpoint.Owed. Then a transactional sink lets other rows pass one that
+	// waits for its topic; without it such a row holds up all behind it, since
+	// no checkpoint could tell that it is missing.
+	ResumesOwed bool
+
 	// Lease reports whether this relay may still write. A sink asks it in the
 	// Write of its connections, so that not one byte leaves after the lease.
 	Lease func() bool
@@ -139,11 +153,35 @@ type Condition struct {
 	Hint   string    `json:"hint,omitempty"` // how to mend it
 }
 
-// Checkpoint is what a sink stores atomically with the data. Sinks that store nothing return the zero value.
+// Values of Source.Delivery.
+const (
+	AtLeastOnce = "at-least-once"
+	ExactlyOnce = "exactly-once"
+)
+
+// Values of Checkpoint.Phase.
+const (
+	CheckpointBacklog   = "backlog"
+	CheckpointStreaming = "streaming"
+)
+
+// Checkpoint is what a sink stores atomically with the data: all rows published
+// under its generation up to and including Position are downstream, except
+// those in Owed. Sinks that store nothing return the zero value; a stored one
+// has a Phase.
 type Checkpoint struct {
 	Generation int64
-	Epoch      int64
+	Epoch      int64  // of the leadership that wrote it
+	WriteSeq   int64  // of the progress row at that time
+	Phase      string // CheckpointBacklog or CheckpointStreaming
 	Position   Position
+	Cursor     int64      // seq of the row at Position, 0 if it came by the stream
+	LastID     string     // id of the row at Position
+	Owed       []Position // ascending, all before Position; see Source.ResumesOwed
+	Options    string     // these four as in Source
+	History    string
+	SystemID   string
+	Timeline   int32
 }
 
 // Sink is where messages go. Implementations live under sinks/; package
@@ -166,6 +204,19 @@ type Sink interface {
 
 	// Close releases everything; what is still unsettled settles with an error.
 	Close() error
+}
+
+// Transactional is a sink that can store checkpoints.
+type Transactional interface {
+	Sink
+	// Checkpointed reports whether it does: then each message that settles nil
+	// is covered by a checkpoint, which became visible downstream together with
+	// it, and Begin returns the newest one.
+	Checkpointed() bool
+	// Checkpoint reads the newest checkpoint without taking over: nobody is
+	// fenced. Beside a leader it may be old by the time it is returned. The relay
+	// asks it before it takes the slot, never together with Begin.
+	Checkpoint(ctx context.Context, source Source) (Checkpoint, error)
 }
 
 // Classes of the errors with which a sink settles or Begin returns. An error

@@ -27,6 +27,7 @@ const (
 type progressRow struct {
 	contract    int
 	phase       string
+	delivery    string // of the last leadership
 	systemID    string
 	timeline    int32
 	history     string
@@ -55,12 +56,12 @@ func (db *database) progressRow(ctx context.Context) (*progressRow, error) {
 	var row progressRow
 	var confirmed, baseLSN string
 	var timeout, left int64
-	err := db.QueryRow(ctx, `SELECT contract, phase, system_id, timeline, history, epoch, write_seq, generation,
+	err := db.QueryRow(ctx, `SELECT contract, phase, delivery, system_id, timeline, history, epoch, write_seq, generation,
  coalesce(confirmed_lsn, '0/0')::text, coalesce(base::text, ''), coalesce(base_lsn, '0/0')::text, coalesce(cutoff::text, ''),
  coalesce(cursor, 0), coalesce(paid_base::text, ''), coalesce(paid_cursor, 0), coalesce(published::text, ''), fingerprint,
  released, CASE WHEN stuck_since IS NOT NULL AND candidate_at > clock_timestamp() - interval '10 s' THEN candidate ELSE '' END, timeout_ms, greatest(0, timeout_ms - (extract(epoch FROM clock_timestamp() - updated_at) * 1000)::bigint)
 FROM `+db.relays()+` WHERE slot = $1`, db.relay.cfg.Slot).
-		Scan(&row.contract, &row.phase, &row.systemID, &row.timeline, &row.history, &row.epoch, &row.writeSeq, &row.generation,
+		Scan(&row.contract, &row.phase, &row.delivery, &row.systemID, &row.timeline, &row.history, &row.epoch, &row.writeSeq, &row.generation,
 			&confirmed, &row.base, &baseLSN, &row.cutoff, &row.cursor, &row.paidBase, &row.paidCursor, &row.published,
 			&row.fingerprint, &row.released, &row.offered, &timeout, &left)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -95,6 +96,9 @@ type leadership struct {
 	confirmed         LSN    // as the row has it
 }
 
+// In exactly-once another timeline is no new generation: the checkpoint of the
+// one before still says up to where rows are published. The source names both.
+//
 // lead raises the epoch, after the slot was taken and before the first Publish.
 // confirmed may lie above the row's only where the slot of a new timeline was
 // synchronized after the row.
@@ -105,11 +109,11 @@ func (db *database) lead(ctx context.Context, row *progressRow, here here, pid u
 	var confirmed string
 	var writeSeq int64
 	err := db.QueryRow(ctx, `UPDATE `+db.relays()+` SET epoch = epoch + 1, write_seq = write_seq + 1, contract = $4,
- generation = generation + CASE WHEN timeline <> $5 THEN 1 ELSE 0 END, timeline = $5, history = $6, options_hash = $9, delivery = 'at-least-once',
+ generation = generation + CASE WHEN timeline <> $5 AND $11 <> 'exactly-once' OR epoch > 0 AND delivery <> $11 THEN 1 ELSE 0 END, timeline = $5, history = $6, options_hash = $9, delivery = $11,
  instance = $7, timeout_ms = $8, released = false, stuck_since = NULL, candidate = NULL, candidate_at = NULL, updated_at = clock_timestamp(),
  confirmed_lsn = greatest(confirmed_lsn, $10::text::pg_lsn)
 WHERE `+guard+` RETURNING epoch, generation, write_seq, coalesce(confirmed_lsn, '0/0')::text`,
-		cfg.Slot, row.epoch, pid, contract, here.timeline, here.history, cfg.Instance, timeout.Milliseconds(), db.relay.optionsHash(), row.confirmed.String()).
+		cfg.Slot, row.epoch, pid, contract, here.timeline, here.history, cfg.Instance, timeout.Milliseconds(), db.relay.optionsHash(), row.confirmed.String(), db.relay.delivery()).
 		Scan(&l.epoch, &l.generation, &writeSeq, &confirmed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return l, errNotLeading

@@ -58,6 +58,9 @@ func New(cfg Config, sink Sink, log *slog.Logger, reg prometheus.Registerer) (*R
 	if err != nil {
 		return nil, err
 	}
+	if t, ok := sink.(Transactional); cfg.Delivery == ExactlyOnce && (!ok || !t.Checkpointed()) {
+		return nil, errors.New("OUTRIDER_DELIVERY=exactly-once needs a sink that keeps checkpoints, and this one keeps none")
+	}
 	r := &Relay{cfg: cfg, sink: sink, log: log.With("slot", cfg.Slot), ledger: &ledger{}}
 	r.state = Status{Role: RoleStarting, Since: time.Now(), Instance: cfg.Instance, Slot: cfg.Slot}
 	r.metrics = newMetrics(reg, r)

@@ -35,6 +35,9 @@ func (r *Relay) session(ctx context.Context) error {
 	if c.here, err = r.identify(ctx, conn, c.server); err != nil {
 		return err
 	}
+	if err := r.peek(ctx, &c); err != nil {
+		return err
+	}
 	plan, err := r.judge(&c)
 	switch {
 	case err != nil:
@@ -172,7 +175,8 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 	source := Source{
 		SystemID: c.here.systemID, Timeline: c.here.timeline, Slot: r.cfg.Slot,
 		Generation: p.lead.generation, Epoch: p.lead.epoch, Report: r.report,
-		Lease: func() bool { return r.lease.holds(p.lead.epoch) },
+		Lease:    func() bool { return r.lease.holds(p.lead.epoch) },
+		Delivery: r.delivery(), WriteSeq: r.writeSeq.Load, Options: r.optionsHash(), History: c.here.history,
 	}
 	s.source = []byte(source.String())
 
@@ -203,8 +207,12 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *debt) error {
 	r := s.relay
 	err := s.awaitFormer(ctx, c.row.leaseLeft)
+	if err != nil {
+		return err
+	}
+	cp, err := s.begin(ctx, source)
 	if err == nil {
-		err = s.begin(ctx, source)
+		err = r.judgeCheckpoint(c, cp, s.progress.lead)
 	}
 	if err != nil {
 		return err
@@ -214,6 +222,7 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 		r.mu.Lock()
 		r.flight = s.flight
 		r.mu.Unlock()
+		owed.resume(c, cp)
 		if err := s.backlog(ctx, owed); errors.Is(err, errStopping) {
 			return s.drain()
 		} else if err != nil {
@@ -221,6 +230,7 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 		}
 	}
 	r.adopt(s, s.progress.lead.confirmed, history{source.SystemID, source.Timeline, r.optionsHash(), source.Epoch, source.Generation})
+	s.resume(c, cp)
 	if !c.keeps {
 		return s.run(ctx)
 	}
@@ -236,7 +246,7 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 // What the progress row says is settled holds either way: the row lies in the
 // same log, behind what it speaks of.
 func (r *Relay) adopt(s *stream, confirmed LSN, now history) {
-	if r.history == now {
+	if r.history == now && !r.exactlyOnce() {
 		r.ledger.restart(s.flight)
 		r.ledger.settled = max(r.ledger.settled, confirmed)
 	} else {

@@ -18,6 +18,7 @@ type candidacy struct {
 	keeps       bool   // rows stay in the table, so that a lost slot can be recovered
 	readable    bool   // the table has tx and seq, so that a backlog can be read
 	fingerprint string // of publication and table, now
+	published   int64  // generation of the checkpoint, if there is one
 }
 
 // plan is what has to be done before the slot can be taken.

@@ -31,6 +31,7 @@ type stream struct {
 	doubt     bool     // look at the publication before the next row is published
 	paying    *payment // while the backlog is published; nil afterwards
 	adopted   bool     // the ledger is this session's
+	last      lastRow  // at the checkpoint
 
 	tables     map[uint32]table
 	cols       []pgoutput.Column // reused for every row
@@ -166,7 +167,7 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		if s.rows > 0 {
 			s.tally.add(s.xid, s.rows)
 		}
-		return s.ledger.commit(LSN(c.EndLSN))
+		return s.relay.replayError(s.ledger.commit(LSN(c.EndLSN)))
 	case pgoutput.Relation:
 		r, err := pgoutput.ParseRelation(body)
 		if err != nil {
@@ -227,11 +228,11 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 	}
 	chunk, ordinal, err := s.ledger.row(row.rowID())
 	if err != nil {
-		return err
+		return s.relay.replayError(err)
 	}
 	if chunk == nil {
 		s.relay.metrics.skipped.Inc()
-		return nil
+		return s.checkLast(ordinal, row)
 	}
 	m, err := row.message(s.commitText, s.nameOf)
 	if err != nil {

@@ -224,22 +224,24 @@ func (s *stream) whileUnread(ctx context.Context, wake <-chan struct{}, done fun
 
 // begin begins the sink beside the statuses: it may take as long as an outage
 // lasts, and the slot is kept through it.
-func (s *stream) begin(ctx context.Context, source Source) error {
+func (s *stream) begin(ctx context.Context, source Source) (cp Checkpoint, err error) {
 	beginning, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.relay.beginning.Store(true)
 	defer s.relay.beginning.Store(false)
 	wake, result := make(chan struct{}, 1), make(chan error, 1)
+	var begunAt Checkpoint
 	go func() {
-		_, err := s.relay.sink.Begin(beginning, source)
+		var err error
+		begunAt, err = s.relay.sink.Begin(beginning, source)
 		result <- err
 		wake <- struct{}{}
 	}()
 	var begun bool
-	err := s.whileUnread(ctx, wake, func() (bool, error) {
+	err = s.whileUnread(ctx, wake, func() (bool, error) {
 		select {
 		case err := <-result:
-			begun = true
+			begun, cp = true, begunAt
 			return true, err
 		default:
 			return false, nil
@@ -249,7 +251,7 @@ func (s *stream) begin(ctx context.Context, source Source) error {
 		cancel()
 		s.relay.log.Debug("sink stopped beginning", "error", <-result)
 	}
-	return err
+	return cp, err
 }
 
 // awaitEmpty waits until the sink has settled everything.

@@ -19,12 +19,13 @@ import (
 // share nothing, so that several can be at work side by side. Its methods are
 // for one goroutine.
 type Arena struct {
-	Binary  string        // of the relay
-	Dir     string        // where the folders of repetitions are made; it exists
-	Timeout time.Duration // OUTRIDER_WAL_SENDER_TIMEOUT
-	Rate    float64       // rows per second of all writers together
-	Step    time.Duration // how long any one thing may take
-	Log     *slog.Logger
+	Binary   string        // of the relay
+	Dir      string        // where the folders of repetitions are made; it exists
+	Timeout  time.Duration // OUTRIDER_WAL_SENDER_TIMEOUT
+	Rate     float64       // rows per second of all writers together
+	Delivery string        // OUTRIDER_DELIVERY; "": the default
+	Step     time.Duration // how long any one thing may take
+	Log      *slog.Logger
 
 	grounds map[int]*ground
 }
@@ -107,7 +108,7 @@ func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgre
 	s, err := OpenStage(ctx, StageConfig{
 		Server: server, Cluster: g.cluster, Links: g.links, Binary: a.Binary, Dir: folder, Seed: r.Seed,
 		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted},
-		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Log: a.Log,
+		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Delivery: a.Delivery, Repeats: f.Repeats, Log: a.Log,
 	})
 	if err != nil {
 		return err

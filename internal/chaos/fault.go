@@ -18,6 +18,7 @@ type Fault struct {
 	Cold        bool   // no relay has run before, the first one is the fault's to start
 	Moves       bool   // Postgres becomes another server
 	Compacted   bool   // the topic is compacted, at once and all the time; no row lacks a key
+	Repeats     bool   // also exactly-once, what was published since the last mark may come twice: the slot is lost
 	Recovers    bool   // a relay must read rows from the table afterwards, under a new generation
 
 	// within is how soon after Over rows must flow, given the sender's timeout; nil: any time.

@@ -36,7 +36,7 @@ func postgresFaults() []Fault {
 		},
 		{
 			Name: "promotion", Description: "a standby that has no slot of the relay's is promoted; everybody moves there",
-			Moves: true, Recovers: true, strike: promote,
+			Moves: true, Recovers: true, Repeats: true, strike: promote,
 		},
 	}
 }

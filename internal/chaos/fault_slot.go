@@ -14,19 +14,19 @@ func slotFaults() []Fault {
 	return []Fault{
 		{
 			Name: "slot-dropped", Description: "the slot is dropped while the relay is down and rows wait in it",
-			Recovers: true, strike: dropSlot,
+			Recovers: true, Repeats: true, strike: dropSlot,
 		},
 		{
 			Name: "slot-advanced", Description: "the slot is advanced by hand past rows that wait in it, while the relay is down",
-			Recovers: true, strike: advanceSlot,
+			Recovers: true, Repeats: true, strike: advanceSlot,
 		},
 		{
 			Name: "slot-invalidated", Description: "the server invalidates the slot (max_slot_wal_keep_size) while the relay is down and rows wait in it",
-			Recovers: true, strike: invalidateSlot,
+			Recovers: true, Repeats: true, strike: invalidateSlot,
 		},
 		{
 			Name: "slot-lost-twice", Description: "the server invalidates the slot twice while rows from before it are published: at a first start, and in the recovery that follows",
-			Cold: true, Recovers: true, strike: invalidateTwice,
+			Cold: true, Recovers: true, Repeats: true, strike: invalidateTwice,
 		},
 	}
 }

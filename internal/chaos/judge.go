@@ -80,6 +80,6 @@ func (s *Stage) End(ctx context.Context) (Report, error) {
 	}
 	return Verify(History{
 		Committed: out.Committed, RolledBack: out.RolledBack, Vanished: out.Vanished, KeyContention: out.Meetings,
-		Records: s.Reader.Records(), Table: table, Samples: samples,
+		Records: s.Reader.Records(), Table: table, Samples: samples, ExactlyOnce: s.exactlyOnce() && !s.cfg.Repeats,
 	}), errors.Join(errs...)
 }

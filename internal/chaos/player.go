@@ -18,6 +18,9 @@ func (s *Stage) AddRelay() *Player {
 			"OUTRIDER_WAL_SENDER_TIMEOUT=" + s.cfg.Timeout.String(), "OUTRIDER_MAX_IN_FLIGHT_BYTES=" + strconv.Itoa(s.cfg.Budget),
 		},
 	}}
+	if s.cfg.Delivery != "" {
+		p.Relay.Env = append(p.Relay.Env, "OUTRIDER_DELIVERY="+s.cfg.Delivery)
+	}
 	s.Relays = append(s.Relays, p)
 	return p
 }

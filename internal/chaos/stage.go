@@ -20,6 +20,7 @@ import (
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/internal/harness/proxy"
 	"github.com/outrider-cdc/outrider/outbox/migrations"
+	"github.com/outrider-cdc/outrider/relay"
 )
 
 const (
@@ -43,6 +44,8 @@ type StageConfig struct {
 	Compacted bool           // the topic is compacted, as eagerly as Kafka can
 	Moves     bool           // everybody reaches Postgres by an address that Move can turn to another server
 	Log       *slog.Logger
+	Delivery  string // OUTRIDER_DELIVERY of the relays; exactly-once is read by read_committed readers
+	Repeats   bool   // rows may come twice, also exactly-once
 }
 
 // Stage is one run: relays between real servers, writers before them and a
@@ -91,7 +94,7 @@ func (s *Stage) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	s.Reader, err = NewReader(ReaderConfig{Brokers: s.cfg.Cluster.Direct(), Topics: []string{s.topic}})
+	s.Reader, err = NewReader(ReaderConfig{Brokers: s.cfg.Cluster.Direct(), Topics: []string{s.topic}, ReadCommitted: s.exactlyOnce()})
 	if err != nil {
 		return err
 	}
@@ -114,6 +117,8 @@ func (s *Stage) background(ctx context.Context, f func(context.Context)) (stop f
 	s.closing = append(s.closing, stop)
 	return stop
 }
+
+func (s *Stage) exactlyOnce() bool { return s.cfg.Delivery == relay.ExactlyOnce }
 
 // connectPostgres lays the ways to the server.
 func (s *Stage) connectPostgres() error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/outrider-cdc/outrider/internal/chaos"
+	"github.com/outrider-cdc/outrider/relay"
 )
 
 // docsFile is the documentation as seen from the root of the repository.
@@ -46,7 +47,7 @@ func (r *result) section(b *strings.Builder) {
 	}
 	delivery := r.Delivery
 	if delivery == "" {
-		delivery = "at-least-once"
+		delivery = relay.AtLeastOnce
 	}
 	fmt.Fprintf(b, "### %s, `OUTRIDER_WAL_SENDER_TIMEOUT=%s`\n\n%s, of commit %s: %d repetitions, Kafka %s, %g rows a second.\n\n",
 		delivery, r.Timeout, runs, commit, repetitions, r.Kafka, r.Rate)

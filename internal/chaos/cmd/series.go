@@ -88,7 +88,7 @@ func (s *series) play(ctx context.Context) (failed int, err error) {
 			return 0, fmt.Errorf("make a folder for evidence: %w", err)
 		}
 		wg.Go(func() {
-			arena := &chaos.Arena{Binary: s.o.binary, Dir: dir, Timeout: s.o.timeout, Rate: s.o.rate, Step: step, Log: s.log}
+			arena := &chaos.Arena{Binary: s.o.binary, Dir: dir, Timeout: s.o.timeout, Rate: s.o.rate, Delivery: s.o.delivery, Step: step, Log: s.log}
 			defer arena.Close()
 			for {
 				j, seed, ok := s.next(ctx)
@@ -167,7 +167,7 @@ func (s *series) take(ctx context.Context, j job, r chaos.Repetition) {
 func (s *series) result() *result {
 	res := &result{
 		Date: s.began.UTC().Format(time.DateOnly), Commit: commit(), Seed: s.o.seed, Seconds: int(time.Since(s.began).Seconds()),
-		Kafka: kafka.Version, Timeout: s.o.timeout.String(), Rate: s.o.rate, Runs: 1,
+		Kafka: kafka.Version, Timeout: s.o.timeout.String(), Rate: s.o.rate, Delivery: s.o.delivery, Runs: 1,
 	}
 	for _, j := range s.jobs {
 		r := row{Fault: j.fault.Name, Major: j.major}

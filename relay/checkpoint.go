@@ -1,0 +1,150 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// In exactly-once a sink stores, in one transaction with the messages, how far
+// they go: its checkpoint is ahead of everything that Postgres was told, and
+// only it says what is on Kafka after a crash. The relay goes on right behind
+// it, in the midst of a transaction if need be.
+
+// exactlyOnce reports whether the configuration asks for it.
+func (r *Relay) exactlyOnce() bool { return r.cfg.Delivery == ExactlyOnce }
+
+func (r *Relay) delivery() string {
+	if r.exactlyOnce() {
+		return ExactlyOnce
+	}
+	return AtLeastOnce
+}
+
+// peekLimit is how long a candidate waits for the checkpoint before it lets others try.
+const peekLimit = 10 * time.Second
+
+// peek compares the progress row with the checkpoint before anything is taken:
+// to fence whoever publishes under our name is right only if this database is
+// not older than what was published from it, as a clone beside production is.
+// The row is written before anything is published, so on one timeline it is
+// never behind a checkpoint. A standby that was promoted may be.
+func (r *Relay) peek(ctx context.Context, c *candidacy) error {
+	if !r.exactlyOnce() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, peekLimit)
+	defer cancel()
+	t := r.sink.(Transactional) //nolint:forcetypeassert // New has looked
+	cp, err := t.Checkpoint(ctx, Source{
+		SystemID: c.here.systemID, Timeline: c.here.timeline, Slot: r.cfg.Slot, Delivery: ExactlyOnce, Report: r.report, Lease: func() bool { return true },
+	})
+	if err != nil {
+		return fmt.Errorf("read the checkpoint: %w", err)
+	}
+	if cp.Phase == "" || cp.SystemID != c.here.systemID {
+		return nil
+	}
+	c.published = cp.Generation
+	row := c.row
+	switch {
+	case row == nil || cp.Timeline != c.here.timeline:
+	case cp.Generation > row.generation, cp.Generation == row.generation && (cp.Epoch > row.epoch || cp.Epoch == row.epoch && cp.WriteSeq > row.writeSeq),
+		cp.Generation == row.generation && cp.Phase == CheckpointStreaming && row.phase != phaseStreaming:
+		return halt("database_rewound", fmt.Errorf("the database is older than what was published from it: the checkpoint on Kafka is of generation %d, epoch %d, write %d, and the progress row of %d, %d, %d; it was set back, or is a copy",
+			cp.Generation, cp.Epoch, cp.WriteSeq, row.generation, row.epoch, row.writeSeq),
+			Hint{Say: "if this is a copy, correct OUTRIDER_DATABASE_URL or take another OUTRIDER_NAME"},
+			Hint{Say: "if the database was set back on purpose, go on with what it has; what was published and is not in it stays on Kafka",
+				SQL: fmt.Sprintf("UPDATE %s SET generation = %d WHERE slot = %s;", (&database{relay: r}).relays(), cp.Generation+1, literal(r.cfg.Slot))})
+	}
+	return nil
+}
+
+// counts reports whether a checkpoint speaks of positions that this leadership
+// goes on from. One of another generation does not: the row knows better what
+// was published by then.
+func (c *candidacy) counts(cp Checkpoint) bool {
+	return cp.Phase != "" && c.row.delivery == ExactlyOnce && cp.Generation == c.row.generation && cp.SystemID == c.here.systemID
+}
+
+// judgeCheckpoint looks at the checkpoint that is final, because everybody else is fenced.
+func (r *Relay) judgeCheckpoint(c *candidacy, cp Checkpoint, l leadership) error {
+	switch {
+	case !c.counts(cp):
+		return nil
+	case cp.Timeline == c.here.timeline && cp.Epoch >= l.epoch:
+		return errors.New("the checkpoint on Kafka is of a later leadership than this one: somebody leads on a copy of the database")
+	case cp.Phase == CheckpointStreaming && cp.Options != r.optionsHash():
+		return halt("options_changed", errors.New("publication or table have other names than when the last rows were published: their numbers within a transaction mean nothing now"),
+			Hint{Say: "let OUTRIDER_PUBLICATION and OUTRIDER_TABLE be what they were until everything is published, and change them then"})
+	}
+	return nil
+}
+
+// resume lets the backlog go on behind the checkpoint.
+func (d *debt) resume(c *candidacy, cp Checkpoint) {
+	if c.counts(cp) && cp.Phase == CheckpointBacklog && cp.Cursor > d.row.cursor {
+		d.row.cursor = cp.Cursor
+		d.note(cp.Cursor, false)
+	}
+}
+
+// resume moves the ledger behind the checkpoint. What the stream brings again
+// up to there is on Kafka. On another timeline only what lies before the fork
+// is still true; the rest are phantoms, which the new primary never had.
+func (s *stream) resume(c *candidacy, cp Checkpoint) {
+	if !c.counts(cp) || cp.Phase != CheckpointStreaming {
+		return
+	}
+	r := s.relay
+	at := cp.Position
+	if cp.Timeline != c.here.timeline {
+		if left, ok := c.here.leftAt(cp.Timeline); ok && at.LSN >= left {
+			r.log.Warn("events were published that the new primary does not have", "published_to", at.String(), "fork", left.String())
+			at = Position{LSN: left}
+			r.ledger.settled = max(r.ledger.settled, left)
+			return
+		}
+	}
+	if at.LSN < r.ledger.settled {
+		return
+	}
+	r.ledger.settled = at.LSN
+	r.ledger.replay = []replayed{{first: at.LSN, final: at.LSN, parts: []part{{from: 0, to: at.Ordinal + 1}}}}
+	s.last = lastRow{position: at, id: []byte(cp.LastID)}
+}
+
+// lastRow is the row at the checkpoint. Another row in its place would mean
+// that the same WAL is decoded to other rows than before.
+type lastRow struct {
+	position Position
+	id       []byte
+}
+
+func (s *stream) checkLast(ordinal uint64, row row) error {
+	if s.last.id == nil || s.commitLSN != s.last.position.LSN || ordinal != s.last.position.Ordinal {
+		return nil
+	}
+	if id := row.idText(); !bytes.Equal([]byte(id), s.last.id) {
+		return s.relay.replayDiffers(fmt.Errorf("row %s stands at position %s, where %s was published from", id, s.last.position, s.last.id))
+	}
+	s.last.id = nil
+	return nil
+}
+
+// replayError turns the ledger's complaint into a halt where rows would be left
+// out or repeated; at-least-once just sends the transaction again.
+func (r *Relay) replayError(err error) error {
+	if !r.exactlyOnce() || !errors.Is(err, errReplayDiffers) {
+		return err
+	}
+	return r.replayDiffers(err)
+}
+
+// replayDiffers is what exactly-once cannot go on from: rows would be left out or repeated.
+func (r *Relay) replayDiffers(err error) error {
+	return halt("replay_differs", err,
+		Hint{Say: "a minor upgrade or a changed publication lets the server decode the same WAL to other rows; to publish everything since the last mark again, which may repeat some, have a new slot made", SQL: "SELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");"})
+}
