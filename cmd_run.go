@@ -126,6 +126,7 @@ func openSink(s *settings, out io.Writer, log *slog.Logger, reg prometheus.Regis
 	return kafka.New(s.Kafka, kafka.Options{
 		ClientID:         "outrider." + s.Name,
 		MaxInFlightBytes: int64(s.MaxInFlightBytes),
+		ExactlyOnce:      s.Delivery == relay.ExactlyOnce,
 		Logger:           log,
 		Registerer:       reg,
 	})

@@ -87,7 +87,11 @@ func (s *Stage) failOver(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	after, err := s.generation(ctx)
-	if err == nil && after != before+1 {
+	expected := before + 1 // for the new timeline
+	if s.exactlyOnce() {
+		expected = before
+	}
+	if err == nil && after != expected {
 		err = fmt.Errorf("generation %d → %d: the relay has recovered rows although it had a slot", before, after)
 	}
 	return fmt.Sprintf("%d rows in the slot", owed), err

@@ -25,7 +25,7 @@ func TestEveryFault(t *testing.T) {
 	bin := binary(t)
 	arenas := make(chan *chaos.Arena, 2)
 	for range cap(arenas) {
-		a := &chaos.Arena{Binary: bin, Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Step: 45 * time.Second, Log: discard()}
+		a := &chaos.Arena{Binary: bin, Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Delivery: os.Getenv("TEST_CHAOS_DELIVERY"), Step: 45 * time.Second, Log: discard()}
 		t.Cleanup(a.Close)
 		arenas <- a
 	}

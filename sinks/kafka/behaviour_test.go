@@ -14,17 +14,23 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	brokers "github.com/outrider-cdc/outrider/internal/harness/kafka"
+	"github.com/outrider-cdc/outrider/sinks/kafka"
 	"github.com/outrider-cdc/outrider/sinks/sinktest"
 )
 
 // What Kafka refuses for good ends a partition's batches in each of the ways that franz-go knows.
-func TestSinkBehaves(t *testing.T) {
+func TestSinkBehaves(t *testing.T) { testBehaviour(t, kafka.Options{}) }
+
+func TestTransactionsBehave(t *testing.T) { testBehaviour(t, kafka.Options{ExactlyOnce: true}) }
+
+func testBehaviour(t *testing.T, opts kafka.Options) {
+	t.Helper()
 	for _, refusal := range []*kerr.Error{kerr.MessageTooLarge, kerr.TopicAuthorizationFailed, kerr.UnknownServerError} {
 		t.Run(refusal.Message, func(t *testing.T) {
 			sinktest.Run(t, sinktest.Harness{Open: func(tb testing.TB) *sinktest.Rig {
 				tb.Helper()
 				c := fake(tb, kfake.SeedTopics(3, "a", "b"))
-				rig := newRig(tb, newWorld(tb, config(c.ListenAddrs()...)), "a", "b")
+				rig := newRig(tb, newWorldWith(tb, config(c.ListenAddrs()...), opts), "a", "b")
 				rig.Refuse = func(n int) { refuse(c, n, refusal) }
 				return rig
 			}})
@@ -51,7 +57,7 @@ func newRig(tb testing.TB, w *world, topics ...string) *sinktest.Rig {
 	return &sinktest.Rig{
 		Sink: w.sink, Topics: topics,
 		Landed: func(ctx context.Context) ([]sinktest.Record, error) {
-			records, err := landed(ctx, w.cfg.Brokers, topics...)
+			records, err := w.landed(ctx, topics...)
 			return sinktestRecords(records), err
 		},
 		Stall: func() func() {
@@ -61,7 +67,14 @@ func newRig(tb testing.TB, w *world, topics ...string) *sinktest.Rig {
 	}
 }
 
-func TestSinkBehavesOnKafka(t *testing.T) {
+func TestSinkBehavesOnKafka(t *testing.T) { testBehaviourOnKafka(t, kafka.Options{}) }
+
+func TestTransactionsBehaveOnKafka(t *testing.T) {
+	testBehaviourOnKafka(t, kafka.Options{ExactlyOnce: true})
+}
+
+func testBehaviourOnKafka(t *testing.T, opts kafka.Options) {
+	t.Helper()
 	c := brokers.Start(t, 1)
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
 	if err != nil {
@@ -74,7 +87,7 @@ func TestSinkBehavesOnKafka(t *testing.T) {
 		topics := []string{c.Topic(tb, 3, nil), c.Topic(tb, 3, nil)}
 		cfg := config(c.Brokers()...)
 		cfg.Compression = "none"
-		rig := newRig(tb, newWorld(tb, cfg), topics...)
+		rig := newRig(tb, newWorldWith(tb, cfg, opts), topics...)
 		// A real broker refuses when the topic's limit falls behind the sink's
 		// back: batches made for the old one are too large from then on, each
 		// record alone is not.

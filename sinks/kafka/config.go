@@ -35,7 +35,16 @@ type Config struct {
 	CreateTopics       bool          `env:"CREATE_TOPICS" envDefault:"false" doc:"Create topics that are missing. Otherwise their messages wait until somebody does."`
 	CreatePartitions   int32         `env:"CREATE_PARTITIONS" envDefault:"-1" doc:"Partitions of a created topic; -1 is the brokers' default."`
 	CreateReplication  int16         `env:"CREATE_REPLICATION" envDefault:"-1" doc:"Replication factor of a created topic; -1 is the brokers' default."`
+	TransactionTimeout time.Duration `env:"TRANSACTION_TIMEOUT" envDefault:"4s" doc:"Exactly-once: when the brokers may give up a transaction that a crashed relay left open and no relay took over. They look every 10s (transaction.abort.timed.out.transaction.cleanup.interval.ms), so readers of committed records wait that much longer."`
 }
+
+// With the default, readers wait at most 14 s for a relay that crashed and did
+// not come back: the brokers look for transactions over their time every 10 s.
+const (
+	minTransactionTimeout     = time.Second
+	defaultTransactionTimeout = 4 * time.Second
+	maxTransactionTimeout     = 15 * time.Second
+)
 
 const (
 	mechanismPlain    = "plain"
@@ -69,6 +78,9 @@ func (c Config) Validate() error {
 	}
 	if c.CreateReplication == 0 || c.CreateReplication < -1 {
 		wrong("CREATE_REPLICATION", "%d is neither -1 nor a replication factor", c.CreateReplication)
+	}
+	if c.TransactionTimeout != 0 && (c.TransactionTimeout < minTransactionTimeout || c.TransactionTimeout > maxTransactionTimeout) {
+		wrong("TRANSACTION_TIMEOUT", "%s is not between %s and %s", c.TransactionTimeout, minTransactionTimeout, maxTransactionTimeout)
 	}
 	c.validateTLS(wrong)
 	c.validateSASL(wrong)

@@ -20,6 +20,10 @@ import (
 
 // Options is what the sink is given by the program around it.
 type Options struct {
+	// ExactlyOnce makes the sink write in transactions that hold a checkpoint,
+	// so that readers of committed records see each message once. It needs
+	// Kafka 3.6 or later.
+	ExactlyOnce bool
 	// ClientID is shown to the brokers: in their logs, metrics and quotas.
 	ClientID string
 	// MaxInFlightBytes is the caller's budget for unsettled messages, each
@@ -34,7 +38,7 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Sink publishes to Kafka, at least once.
+// Sink publishes to Kafka: at least once, or with [Options.ExactlyOnce] in transactions.
 type Sink struct {
 	cfg        Config
 	opts       Options
@@ -47,7 +51,7 @@ type Sink struct {
 	current atomic.Pointer[producer] // nil before the first Begin and after Close
 }
 
-var _ relay.Sink = (*Sink)(nil)
+var _ relay.Transactional = (*Sink)(nil)
 
 const defaultInFlightBytes = 64 << 20
 
@@ -83,24 +87,37 @@ const (
 	messageOverhead = 512
 )
 
+// Checkpointed implements [relay.Transactional].
+func (s *Sink) Checkpointed() bool { return s.opts.ExactlyOnce }
+
+// connectOptions are what every client needs, whatever it is for.
+func (s *Sink) connectOptions(p *producer) []kgo.Opt {
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(s.cfg.Brokers...),
+		kgo.ClientID(s.opts.ClientID),
+		kgo.WithLogger(quieter{kslog.New(s.opts.Logger)}),
+		kgo.Dialer(p.dial),
+		// Pushing metrics to brokers that collect them (KIP-714) makes each close
+		// wait up to a second for a last push; ours go to Prometheus.
+		kgo.DisableClientMetrics(),
+		kgo.RetryBackoffFn(backoff),
+	}
+	if m := s.mechanism(); m != nil {
+		opts = append(opts, kgo.SASL(m))
+	}
+	return opts
+}
+
 // Acks of all in-sync replicas and idempotence are franz-go's defaults, and
 // its default partitioner hashes keys with murmur2 as Java's does. What it must
 // never get: a record timeout, a limit of retries or a context that can end,
 // since each fails records whose fate is unknown.
 func (s *Sink) clientOptions(p *producer) []kgo.Opt {
 	compression, _ := codec(s.cfg.Compression) // New has validated it
-	opts := []kgo.Opt{
-		kgo.SeedBrokers(s.cfg.Brokers...),
-		kgo.ClientID(s.opts.ClientID),
-		kgo.WithLogger(quieter{kslog.New(s.opts.Logger)}),
-		kgo.Dialer(p.dial),
+	opts := append(s.connectOptions(p),
 		// An end of file on the first read may be a wrong listener, or a load
 		// balancer whose broker is away. In-flight records must survive the second.
 		kgo.AlwaysRetryEOF(),
-		// Pushing metrics to brokers that collect them (KIP-714) makes each close
-		// wait up to a second for a last push; ours go to Prometheus.
-		kgo.DisableClientMetrics(),
-		kgo.RetryBackoffFn(backoff),
 		// The default of 5 s is a pause of 5 s after one change of a leader.
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.ProducerLinger(s.cfg.Linger),
@@ -109,13 +126,13 @@ func (s *Sink) clientOptions(p *producer) []kgo.Opt {
 		// be refused although each of its records is small.
 		kgo.ProducerBatchMaxBytesFn(p.batchBytes),
 		// Never the limit that is hit first: Publish must not block, and has no
-		// error to return.
-		kgo.MaxBufferedRecords(int(s.opts.MaxInFlightBytes/messageOverhead) + 1),
+		// error to return. The second one over is for a checkpoint.
+		kgo.MaxBufferedRecords(int(s.opts.MaxInFlightBytes/messageOverhead)+2),
 		// A topic that is gone is waited for; see scout.
 		kgo.UnknownTopicRetries(-1),
-	}
-	if m := s.mechanism(); m != nil {
-		opts = append(opts, kgo.SASL(m))
+	)
+	if s.opts.ExactlyOnce {
+		opts = append(opts, s.transactional(p.source.Load())...)
 	}
 	if s.opts.Registerer != nil {
 		// One for each client: it unregisters when the client is closed.
@@ -125,8 +142,8 @@ func (s *Sink) clientOptions(p *producer) []kgo.Opt {
 }
 
 // newClient connects to nothing yet; franz-go only checks its options.
-func (s *Sink) newClient(p *producer) (*kgo.Client, error) {
-	client, err := kgo.NewClient(s.clientOptions(p)...)
+func newClient(opts []kgo.Opt) (*kgo.Client, error) {
+	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, &relay.Halt{
 			Reason: "kafka_settings", Err: fmt.Errorf("make kafka client: %w", err),

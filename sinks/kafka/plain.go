@@ -13,7 +13,8 @@ import (
 // their way, and a record that was sent once cannot be called back: so Begin
 // waits until each has been answered, however long the brokers are away. Only
 // if the earlier lease is over, which keeps every byte in, it gives up on them.
-// It stores no checkpoint.
+// At least once stores no checkpoint; exactly once makes a new client, which
+// fences whoever else wrote for the slot, and returns the newest checkpoint.
 //
 // The error is a [relay.Halt] if the brokers refuse the relay; brokers that do
 // not answer are waited for.
@@ -26,11 +27,14 @@ func (s *Sink) Begin(ctx context.Context, source relay.Source) (relay.Checkpoint
 		if err := s.finish(ctx, p); err != nil {
 			return relay.Checkpoint{}, fmt.Errorf("wait for records of the earlier leadership: %w", err)
 		}
-		if p.failed.Load() || p.isClosed() {
+		if p.txn != nil || p.failed.Load() || p.isClosed() {
 			p.close()
 			s.current.Store(nil)
 			p = nil
 		}
+	}
+	if s.opts.ExactlyOnce {
+		return s.beginTransactional(ctx, &source)
 	}
 	if p == nil {
 		var err error
@@ -47,6 +51,9 @@ func (s *Sink) Begin(ctx context.Context, source relay.Source) (relay.Checkpoint
 // finish returns when nothing of the earlier leadership is unsettled.
 func (s *Sink) finish(ctx context.Context, p *producer) error {
 	p.ending.Store(true)
+	if p.txn != nil {
+		p.txn.notify()
+	}
 	for _, t := range p.known() {
 		p.abandon(t.take(false), errSuperseded)
 	}
@@ -62,26 +69,34 @@ func never() bool { return false }
 
 // reach waits until a broker answers.
 func (p *producer) reach(ctx context.Context) error {
+	return p.insist(ctx, "reach kafka", p.client.Ping)
+}
+
+// insist tries until ask succeeds, the brokers refuse for good, or ctx ends.
+// What it waits for is reported.
+func (p *producer) insist(ctx context.Context, doing string, ask func(context.Context) error) error {
 	s := p.sink
 	for n := 1; ; n++ {
 		attempt, cancel := context.WithTimeout(ctx, dialTimeout)
-		err := p.client.Ping(attempt)
+		err := ask(attempt)
 		cancel()
 		if err == nil {
 			s.conditions.clear(reasonUnreachable, "")
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("reach kafka: %w", context.Cause(ctx))
+			return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 		}
-		if err = s.explain.classify("", err); isHalt(err) {
-			return fmt.Errorf("reach kafka: %w", err)
+		if err = s.explain.classify("", err); isHalt(err) || isRefused(err) {
+			return fmt.Errorf("%s: %w", doing, err)
 		}
-		s.conditions.set(reasonUnreachable, "", s.explain.unreachableHint(err))
+		if !errors.Is(err, errNotYet) {
+			s.conditions.set(reasonUnreachable, "", s.explain.unreachableHint(err))
+		}
 		select {
 		case <-time.After(backoff(n)):
 		case <-ctx.Done():
-			return fmt.Errorf("reach kafka: %w", context.Cause(ctx))
+			return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 		}
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/outrider-cdc/outrider/relay"
 )
 
@@ -17,13 +15,7 @@ var _ relay.Prober = (*Sink)(nil)
 func (s *Sink) Probe(ctx context.Context) error {
 	p := &producer{sink: s}
 	p.source.Store(&relay.Source{})
-	opts := []kgo.Opt{
-		kgo.SeedBrokers(s.cfg.Brokers...), kgo.ClientID(s.opts.ClientID), kgo.Dialer(p.dial), kgo.DisableClientMetrics(),
-	}
-	if m := s.mechanism(); m != nil {
-		opts = append(opts, kgo.SASL(m))
-	}
-	client, err := kgo.NewClient(opts...)
+	client, err := newClient(s.connectOptions(p))
 	if err != nil {
 		return fmt.Errorf("probe kafka: %w", err)
 	}

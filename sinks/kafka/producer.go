@@ -22,6 +22,7 @@ type producer struct {
 	client  *kgo.Client
 	admin   *kadm.Client
 	promise func(*kgo.Record, error)
+	txn     *transactor // nil: at least once
 
 	source atomic.Pointer[relay.Source]
 	failed atomic.Bool // something settled with an error
@@ -34,6 +35,7 @@ type producer struct {
 
 	wake    chan struct{} // tells the scout of a topic it does not know
 	stop    context.CancelFunc
+	shut    func()        // closes client, the first time
 	scouted chan struct{} // closed when the scout has ended
 }
 
@@ -54,12 +56,16 @@ func (s *Sink) open(source *relay.Source) (*producer, error) {
 	}
 	p.promise = p.promised
 	p.source.Store(source)
-	client, err := s.newClient(p)
+	if s.opts.ExactlyOnce {
+		p.txn = newTransactor(p)
+		p.promise = p.txn.promised
+	}
+	client, err := newClient(s.clientOptions(p))
 	if err != nil {
 		stop()
 		return nil, err
 	}
-	p.client, p.admin = client, kadm.NewClient(client)
+	p.client, p.admin, p.shut = client, kadm.NewClient(client), sync.OnceFunc(client.Close)
 	go func() {
 		defer close(p.scouted)
 		(&scout{producer: p}).run(ctx)
@@ -77,7 +83,10 @@ func (p *producer) close() {
 		return
 	}
 	p.stop()
-	p.client.Close() // before waiting for the scout, who may be asking it something
+	if p.txn != nil {
+		p.txn.close()
+	}
+	p.shut() // before waiting for the scout, who may be asking it something
 	<-p.scouted
 	for _, t := range p.known() {
 		p.abandon(t.close(), errClosed)
@@ -99,18 +108,15 @@ func (p *producer) leased() bool {
 
 // publish takes m. The sink's one publishing goroutine calls it.
 func (p *producer) publish(m *relay.Message) {
-	t := p.last
-	if t == nil || t.name != m.Topic {
-		if err := checkName(m.Topic); err != nil {
-			p.failed.Store(true)
-			p.sink.settle(m, newPoison(m, err))
-			return
-		}
-		if t = p.topic(m.Topic); t == nil {
-			p.sink.settle(m, errClosed)
-			return
-		}
-		p.last = t
+	t, err := p.find(m)
+	switch {
+	case p.txn != nil:
+		p.txn.publish(entry{m, t, err})
+		return
+	case err != nil:
+		p.failed.Store(true)
+		p.sink.settle(m, err)
+		return
 	}
 	if !t.direct.Load() {
 		queued, first := t.enqueue(m)
@@ -122,6 +128,22 @@ func (p *producer) publish(m *relay.Message) {
 		}
 	}
 	p.send(t, m)
+}
+
+// find returns the topic of m, or what m settles with for lack of one.
+func (p *producer) find(m *relay.Message) (*topic, error) {
+	if t := p.last; t != nil && t.name == m.Topic {
+		return t, nil
+	}
+	if err := checkName(m.Topic); err != nil {
+		return nil, newPoison(m, err)
+	}
+	t := p.topic(m.Topic)
+	if t == nil {
+		return nil, errClosed
+	}
+	p.last = t
+	return t, nil
 }
 
 // topic returns the topic of that name, a new one if there is none, nil when p is closed.
@@ -166,7 +188,7 @@ func (p *producer) send(t *topic, m *relay.Message) {
 	}
 	r := p.sink.newRecord()
 	r.fill(m, t, l.timestamp(m.CommittedAt, time.Now()))
-	if err := p.preflight(t, l, r); err != nil {
+	if _, err := p.preflight(t, l, r); err != nil {
 		p.sink.release(r)
 		p.failed.Store(true)
 		t.stop(&followsError{err})
@@ -179,17 +201,18 @@ func (p *producer) send(t *topic, m *relay.Message) {
 	p.client.TryProduce(context.Background(), &r.kafka, p.promise)
 }
 
-// preflight returns with what r.message settles if r needs no sending to know it.
-func (p *producer) preflight(t *topic, l *limits, r *record) error {
+// preflight returns with what r.message settles if r needs no sending to know
+// it, else its size at most.
+func (p *producer) preflight(t *topic, l *limits, r *record) (size int, err error) {
 	size, cause := l.check(r)
 	if cause != nil {
-		return newPoison(r.message, cause)
+		return 0, newPoison(r.message, cause)
 	}
 	if told := t.batchBytes.Load(); told != 0 && size > int(told) {
 		// The topic takes more than when this client met it. The next one knows.
-		return fmt.Errorf("publish to topic %q: %w", t.name, errOutgrown)
+		return 0, fmt.Errorf("publish to topic %q: %w", t.name, errOutgrown)
 	}
-	return nil
+	return size, nil
 }
 
 // promised is told by franz-go what became of a record: one call at a time, in

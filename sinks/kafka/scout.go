@@ -172,13 +172,14 @@ func (s *scout) open(t *topic, l *limits) {
 			p.send(t, m)
 		}
 	}
+	p.txn.notify()
 }
 
 // refuse settles what waits for t, and what comes for it until the next Begin.
 func (s *scout) refuse(t *topic, err error) {
 	p := s.producer
 	p.failed.Store(true)
-	if isHalt(err) {
+	if isHalt(err) || p.txn != nil { // a transactor settles in order, and tells the first from those that follow
 		t.stop(err)
 	} else {
 		t.stop(&followsError{err})
@@ -188,6 +189,7 @@ func (s *scout) refuse(t *topic, err error) {
 			p.sink.settle(m, p.sink.explain.settled(m, err))
 		}
 	}
+	p.txn.notify()
 }
 
 // missing reports t, and creates it if that is wanted.

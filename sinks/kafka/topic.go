@@ -16,6 +16,7 @@ type topic struct {
 	limits atomic.Pointer[limits]
 	direct atomic.Bool           // Publish may hand over to franz-go itself
 	closed atomic.Bool           // nothing is queued any more
+	wanted atomic.Bool           // a transactor has messages for it, and queues them itself
 	refuse atomic.Pointer[error] // with which everything published from now on settles
 
 	mu    sync.Mutex
@@ -24,6 +25,7 @@ type topic struct {
 	partitions    atomic.Int32 // at first
 	batchBytes    atomic.Int32 // how large a batch franz-go was told it may make; 0: not yet
 	sent, settled atomic.Int64 // records given to franz-go, and come back
+	owed          int          // of a transactor: how many messages others were let past
 	damage        damage
 	watch         watch
 }
@@ -96,7 +98,7 @@ func (t *topic) enqueue(m *relay.Message) (queued, first bool) {
 func (t *topic) waiting() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.queue) > 0
+	return len(t.queue) > 0 || t.wanted.Load()
 }
 
 // close keeps the topic from queueing, and returns what it had queued.

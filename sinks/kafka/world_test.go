@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,11 +47,22 @@ func config(brokers ...string) kafka.Config {
 // gate is the network between a sink and its brokers.
 type gate struct {
 	sent atomic.Int64 // bytes
+	// loses decides about each request by its key (the protocol's number of its kind); nil: none is lost.
+	loses atomic.Pointer[func(key int16) loss]
 
 	mu      sync.Mutex
 	changed *sync.Cond
 	stalled bool // nothing is read
 }
+
+// loss is what becomes of a request. Its connection ends with it.
+type loss int
+
+const (
+	lossNone    loss = iota
+	lossRequest      // never arrives
+	lossAnswer       // the broker has done it
+)
 
 func newGate() *gate {
 	g := &gate{}
@@ -77,9 +89,21 @@ type gatedConn struct {
 	net.Conn
 	gate   *gate
 	closed atomic.Bool
+	lost   atomic.Bool // the next answer
 }
 
+// Write gets whole requests, or the first chunk of one.
 func (c *gatedConn) Write(b []byte) (int, error) {
+	if loses := c.gate.loses.Load(); loses != nil && len(b) > 6 {
+		switch (*loses)(int16(binary.BigEndian.Uint16(b[4:]))) {
+		case lossRequest:
+			// A write that failed would be repeated at once: the broker has not seen it.
+			return len(b), c.Close()
+		case lossAnswer:
+			c.lost.Store(true)
+		case lossNone:
+		}
+	}
 	n, err := c.Conn.Write(b)
 	c.gate.sent.Add(int64(n))
 	return n, err
@@ -87,6 +111,10 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 
 func (c *gatedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if c.lost.Load() {
+		_ = c.Close()
+		return 0, net.ErrClosed
+	}
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
 	for c.gate.stalled && !c.closed.Load() {
@@ -101,6 +129,8 @@ func (c *gatedConn) Read(b []byte) (int, error) {
 func (c *gatedConn) Close() error {
 	c.closed.Store(true)
 	err := c.Conn.Close()
+	c.gate.mu.Lock() // else a reader could look before the close and sleep after the call
+	defer c.gate.mu.Unlock()
 	c.gate.changed.Broadcast()
 	return err
 }
@@ -112,6 +142,8 @@ type world struct {
 	gate *gate
 	cfg  kafka.Config
 
+	exactlyOnce bool
+
 	mu         sync.Mutex
 	conditions []relay.Condition
 	reported   chan struct{} // made anew by each report
@@ -120,11 +152,15 @@ type world struct {
 
 func newWorld(tb testing.TB, cfg kafka.Config) *world {
 	tb.Helper()
-	w := &world{tb: tb, gate: newGate(), cfg: cfg, reported: make(chan struct{})}
-	sink, err := kafka.New(cfg, kafka.Options{
-		ClientID: "outrider.test", Dial: w.gate.dial,
-		Logger: slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	return newWorldWith(tb, cfg, kafka.Options{})
+}
+
+func newWorldWith(tb testing.TB, cfg kafka.Config, opts kafka.Options) *world {
+	tb.Helper()
+	w := &world{tb: tb, gate: newGate(), cfg: cfg, reported: make(chan struct{}), exactlyOnce: opts.ExactlyOnce}
+	opts.ClientID, opts.Dial = "outrider.test", w.gate.dial
+	opts.Logger = slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	sink, err := kafka.New(cfg, opts)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -138,7 +174,7 @@ func newWorld(tb testing.TB, cfg kafka.Config) *world {
 }
 
 func (w *world) source() relay.Source {
-	return relay.Source{SystemID: "1", Timeline: 1, Slot: "test", Generation: 1, Report: w.report}
+	return relay.Source{SystemID: "1", Timeline: 1, Slot: "outrider_test", Generation: 1, Report: w.report}
 }
 
 func (w *world) report(c relay.Condition) {
@@ -226,6 +262,9 @@ func (w *world) publish(topic, key, value string) *sent {
 func (w *world) publishMessage(m *relay.Message) *sent {
 	w.next++
 	m.ID = []byte("row-" + strconv.Itoa(w.next))
+	if m.Position == (relay.Position{}) {
+		m.Position.LSN = relay.LSN(w.next)
+	}
 	s := &sent{tb: w.tb, settled: make(chan struct{})}
 	w.sink.Publish(relay.NewMessage(m, nil, func(err error) {
 		s.err = err
@@ -253,36 +292,60 @@ func (w *world) numbered(topic string, from, n int) []*sent {
 	return all
 }
 
-// landed reads whole topics, past the gate.
+// landed reads what is committed of whole topics, past the gate.
 func landed(ctx context.Context, brokers []string, topics ...string) ([]*kgo.Record, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topics...),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond))
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topics...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topics...)
+	ends, err := kadm.NewClient(client).ListCommittedOffsets(ctx, topics...)
 	if err != nil {
 		return nil, err
 	}
-	missing := 0
-	ends.Each(func(o kadm.ListedOffset) { missing += int(o.Offset) })
+	behind := map[string]int64{} // partitions that are not read to the end
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			behind[fmt.Sprint(o.Topic, o.Partition)] = o.Offset
+		}
+	})
 	var records []*kgo.Record
-	for len(records) < missing {
+	for len(behind) > 0 {
 		fetches := client.PollFetches(ctx)
 		if err := errors.Join(fetches.Err(), ctx.Err()); err != nil {
-			return nil, fmt.Errorf("%d of %d records: %w", len(records), missing, err)
+			return nil, fmt.Errorf("%d partitions are not read to the end: %w", len(behind), err)
 		}
-		records = append(records, fetches.Records()...)
+		fetches.EachRecord(func(r *kgo.Record) {
+			if partition := fmt.Sprint(r.Topic, r.Partition); r.Offset == behind[partition]-1 {
+				delete(behind, partition)
+			}
+			if !r.Attrs.IsControl() {
+				records = append(records, r)
+			}
+		})
 	}
 	return records, nil
+}
+
+// landed is what readers of committed records see of the topics.
+func (w *world) landed(ctx context.Context, topics ...string) ([]*kgo.Record, error) {
+	if w.exactlyOnce {
+		// A commit is certain before all its partitions show it.
+		for _, id := range []string{transactionalID, suiteTransactionalID} {
+			if _, err := describe(ctx, w.cfg.Brokers, id); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return landed(ctx, w.cfg.Brokers, topics...)
 }
 
 func (w *world) values(topic string) []string {
 	w.tb.Helper()
 	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
 	defer cancel()
-	records, err := landed(ctx, w.cfg.Brokers, topic)
+	records, err := w.landed(ctx, topic)
 	if err != nil {
 		w.tb.Fatal(err)
 	}
