@@ -21,15 +21,15 @@ func identityFaults() []Fault {
 	return []Fault{
 		{
 			Name: "snapshot-rolled-back", Description: "a copy of the storage takes the place of the database under the relay, which has published rows that the copy lacks; the relay halts, and what it says is done",
-			Moves: true, strike: rollBack,
+			Moves: true, Repeats: true, strike: rollBack,
 		},
 		{
 			Name: "dump-restored", Description: "the data moves to a new server by COPY, with rows that were not published; the relay halts, and is told to republish",
-			Moves: true, Recovers: true, strike: restoreDump,
+			Moves: true, Recovers: true, Repeats: true, strike: restoreDump,
 		},
 		{
 			Name: "stale-primary", Description: "a standby that lacks rows on Kafka is promoted; later the relay's address leads to the old primary, which lives and is written to, and back",
-			Moves: true, Recovers: true, strike: goStale,
+			Moves: true, Recovers: true, Repeats: true, strike: goStale,
 		},
 		{
 			Name: "one-slot-name-in-two-databases", Description: "a relay of the same name starts in another database of the server, then the first is killed; the other takes the name that is proposed",

@@ -11,14 +11,14 @@ func publicationFaults() []Fault {
 	return []Fault{
 		{
 			Name: "publication-dropped", Description: "the publication is dropped and made again under traffic",
-			strike: func(ctx context.Context, s *Stage) (string, error) {
+			Repeats: true, strike: func(ctx context.Context, s *Stage) (string, error) {
 				return s.unpublished(ctx, `DROP PUBLICATION outrider`,
 					`CREATE PUBLICATION outrider FOR TABLE outbox.events %s WITH (publish = 'insert', publish_via_partition_root = true)`)
 			},
 		},
 		{
 			Name: "table-unpublished", Description: "the table is taken out of the publication and put back under traffic",
-			strike: func(ctx context.Context, s *Stage) (string, error) {
+			Repeats: true, strike: func(ctx context.Context, s *Stage) (string, error) {
 				return s.unpublished(ctx, `ALTER PUBLICATION outrider DROP TABLE outbox.events`,
 					`ALTER PUBLICATION outrider ADD TABLE outbox.events %s`)
 			},

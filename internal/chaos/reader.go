@@ -209,9 +209,19 @@ func (r *Reader) CatchUp(ctx context.Context) error {
 // Ends asks the brokers for the end of each partition that is not empty, as a
 // reader of this isolation sees it.
 func (r *Reader) Ends(ctx context.Context) (map[Partition]int64, error) {
+	return r.ends(ctx, r.cfg.ReadCommitted)
+}
+
+// LogEnds is Ends with what is not visible to readers of committed records yet:
+// brokers answer a commit before they have told the partitions of it.
+func (r *Reader) LogEnds(ctx context.Context) (map[Partition]int64, error) {
+	return r.ends(ctx, false)
+}
+
+func (r *Reader) ends(ctx context.Context, committed bool) (map[Partition]int64, error) {
 	adm := kadm.NewClient(r.client)
 	list := adm.ListEndOffsets
-	if r.cfg.ReadCommitted {
+	if committed {
 		list = adm.ListCommittedOffsets
 	}
 	offsets, err := list(ctx, r.cfg.Topics...)

@@ -104,7 +104,7 @@ func (s *Sampler) look(ctx context.Context, conn *pgx.Conn) (*Sample, error) {
 	if sample.Durable, err = parseLSN(durable); err != nil {
 		return nil, err
 	}
-	sample.Ends, err = s.Reader.Ends(ctx)
+	sample.Ends, err = s.Reader.LogEnds(ctx)
 	return &sample, err
 }
 

@@ -11,6 +11,8 @@ import (
 const (
 	reasonUnreachable  = "kafka_unreachable"
 	reasonTopicMissing = "topic_missing"
+	// reasonBarred: an open transaction keeps the checkpoint from being read.
+	reasonBarred = "checkpoint_barred"
 )
 
 type conditionKey struct{ reason, topic string }

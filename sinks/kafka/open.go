@@ -45,7 +45,8 @@ type Sink struct {
 	explain    classifier
 	conditions conditions
 	pending    pending
-	records    sync.Pool // of *record
+	records    sync.Pool    // of *record
+	group      atomic.Int32 // a groupLimit; one leadership learns from the other
 
 	mu      sync.Mutex               // held by Begin and Close, which replace current
 	current atomic.Pointer[producer] // nil before the first Begin and after Close

@@ -90,7 +90,10 @@ func (p *producer) insist(ctx context.Context, doing string, ask func(context.Co
 		if err = s.explain.classify("", err); isHalt(err) || isRefused(err) {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
-		if !errors.Is(err, errNotYet) {
+		if barred, ok := errors.AsType[*barredError](err); ok {
+			s.conditions.clear(reasonUnreachable, "")
+			s.conditions.set(reasonBarred, barred.topic, s.explain.barredHint(barred))
+		} else if !errors.Is(err, errNotYet) {
 			s.conditions.set(reasonUnreachable, "", s.explain.unreachableHint(err))
 		}
 		select {

@@ -36,6 +36,7 @@ func (x *transactor) end(tx *transaction, cause error) error {
 	if cause == nil {
 		cause = x.drain(tx)
 	}
+	x.producer.sink.group.Store(int32(tx.limit.after(tx, time.Since(tx.begun), x.timeout)))
 	if cause != nil || x.broken.Load() {
 		return x.abort(tx, cause)
 	}

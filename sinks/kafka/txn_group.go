@@ -9,6 +9,7 @@ import (
 
 // transaction is one group of messages.
 type transaction struct {
+	limit    groupLimit
 	begun    time.Time // zero: not yet
 	messages []*relay.Message
 	bytes    int
@@ -17,20 +18,39 @@ type transaction struct {
 	refused entry
 }
 
-func (tx *transaction) reset() {
+func (tx *transaction) reset(limit groupLimit) {
 	clear(tx.messages)
-	*tx = transaction{messages: tx.messages[:0]}
+	*tx = transaction{limit: limit, messages: tx.messages[:0]}
 }
 
 func (tx *transaction) full() bool {
-	return len(tx.messages) >= groupRecords || tx.bytes >= groupBytes
+	return len(tx.messages) >= groupRecords>>tx.limit || tx.bytes >= groupBytes>>tx.limit
+}
+
+// groupLimit is how often the size of transactions is halved. A slow network
+// may not carry a whole one before its time is over; without a smaller one the
+// same messages would be sent and aborted for ever.
+type groupLimit int32
+
+// smallestGroup is 78 records or 64 KiB.
+const smallestGroup groupLimit = 8
+
+// after is the limit after tx, which took that long out of timeout.
+func (l groupLimit) after(tx *transaction, took, timeout time.Duration) groupLimit {
+	switch {
+	case took > timeout/2:
+		return min(l+1, smallestGroup)
+	case tx.full() && took < timeout/8:
+		return max(l-1, 0)
+	}
+	return l
 }
 
 // transact writes one transaction, if there is something to write now. An error
 // ends the leadership; it is what all the rest settles with.
 func (x *transactor) transact() (sent bool, err error) {
 	tx := &x.tx
-	tx.reset()
+	tx.reset(groupLimit(x.producer.sink.group.Load()))
 	if err = x.fill(tx); err == nil || len(tx.messages) > 0 {
 		err = x.end(tx, err)
 	}
@@ -57,17 +77,14 @@ func follows(err error) error {
 // reached, or everything is acknowledged: as long as answers are due, more costs
 // no time.
 func (x *transactor) fill(tx *transaction) error {
-	var age *time.Timer // nil until tx has begun
+	age := time.NewTimer(groupAge)
+	defer age.Stop()
 	for {
 		if err := x.admit(tx); err != nil {
 			return err
 		}
 		if x.out.Load() == 0 || tx.full() || tx.refused.message != nil || x.broken.Load() {
 			return nil
-		}
-		if age == nil {
-			age = time.NewTimer(time.Until(tx.begun.Add(groupAge)))
-			defer func() { age.Stop() }()
 		}
 		select {
 		case <-x.wake:
@@ -142,42 +159,45 @@ func (x *transactor) more() bool {
 // enter makes e part of tx, which then has begun, or notes that it never can
 // be. After an error e is in no transaction.
 func (x *transactor) enter(tx *transaction, e entry) error {
-	if tx.refused.err = x.refusal(e); tx.refused.err != nil {
-		tx.refused.message = e.message
+	r, size, refused := x.prepare(e)
+	if refused.message != nil {
+		tx.refused = refused
 		return nil
 	}
 	if tx.begun.IsZero() {
 		if err := x.begin(tx); err != nil {
+			x.producer.sink.release(r)
 			return err
 		}
 	}
-	p, t, l := x.producer, e.topic, e.topic.limits.Load()
-	r := p.sink.newRecord()
-	r.fill(e.message, t, l.timestamp(e.message.CommittedAt, time.Now()))
-	var size int
-	if size, tx.refused.err = p.preflight(t, l, r); tx.refused.err != nil {
-		p.sink.release(r)
-		tx.refused.message = e.message
-		return nil
-	}
-	t.sent.Add(1)
+	e.topic.sent.Add(1)
 	tx.messages = append(tx.messages, e.message)
 	tx.bytes += size
 	x.out.Add(1)
-	p.client.TryProduce(context.Background(), &r.kafka, p.promise)
+	x.producer.client.TryProduce(context.Background(), &r.kafka, x.producer.promise)
 	return nil
 }
 
-// refusal is why e goes into no transaction, whatever it looks like as a record.
-func (x *transactor) refusal(e entry) error {
+// prepare makes the record of e, of at most size bytes, or says with what e settles instead.
+func (x *transactor) prepare(e entry) (r *record, size int, refused entry) {
+	p, t, m := x.producer, e.topic, e.message
+	refuse := func(err error) (*record, int, entry) { return nil, 0, entry{m, t, err} }
 	if e.err != nil {
-		return e.err
+		return refuse(e.err)
 	}
-	if err := e.topic.refuse.Load(); err != nil {
-		return x.producer.sink.explain.settled(e.message, *err)
+	if err := t.refuse.Load(); err != nil {
+		return refuse(p.sink.explain.settled(m, *err))
 	}
-	if e.topic.limits.Load() == nil {
-		return errClosed
+	l := t.limits.Load()
+	if l == nil {
+		return refuse(errClosed)
 	}
-	return nil
+	r = p.sink.newRecord()
+	r.fill(m, t, l.timestamp(m.CommittedAt, time.Now()))
+	size, err := p.preflight(t, l, r)
+	if err != nil {
+		p.sink.release(r)
+		return refuse(err)
+	}
+	return r, size, entry{}
 }

@@ -60,6 +60,7 @@ func (p *producer) takeOver(ctx context.Context) (newest stored, err error) {
 			return stored{}, err
 		}
 	}
+	p.sink.conditions.clear(reasonBarred, checkpointTopic(source))
 	return newest, nil
 }
 
@@ -193,22 +194,39 @@ func openLog(ctx context.Context, client *kgo.Client, topic string) (*partitionL
 
 // last returns the value of the last committed record of key from an offset on, nil if there is none.
 func (l *partitionLog) last(ctx context.Context, from int64, key string) (value []byte, err error) {
+	var barred error
 	for from < l.end {
 		partition, next, err := l.fetch(ctx, from)
 		if err != nil {
+			if barred != nil {
+				return nil, barred
+			}
 			return nil, fmt.Errorf("read %q: %w", l.topic, err)
+		}
+		barred = nil
+		if next == from && partition.LastStableOffset < l.end {
+			barred = &barredError{l.topic, partition.LastStableOffset}
 		}
 		for _, r := range partition.Records {
 			if string(r.Key) == key && r.Offset < l.end && r.Value != nil {
 				value = r.Value
 			}
 		}
-		if next == from {
-			fmt.Printf("STUCK from=%d end=%d hw=%d lso=%d start=%d n=%d\n", from, l.end, partition.HighWatermark, partition.LastStableOffset, partition.LogStartOffset, len(partition.Records))
-		}
-		from = next // the same where an open transaction bars the way: it ends
+		from = next
 	}
 	return value, nil
+}
+
+// barredError says that the end of a log cannot be read because somebody else's
+// transaction is open there. It ends by itself, unless the brokers have lost
+// track of it.
+type barredError struct {
+	topic  string
+	offset int64
+}
+
+func (e *barredError) Error() string {
+	return fmt.Sprintf("a transaction is open from offset %d of topic %q on", e.offset, e.topic)
 }
 
 const (

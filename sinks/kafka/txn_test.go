@@ -191,6 +191,7 @@ func TestCrashFreezesReadersForAShortTime(t *testing.T) {
 	c := brokers.Start(t, 1)
 	name := c.Topic(t, 1, nil)
 	cfg := config(c.Brokers()...)
+	cfg.TransactionTimeout = 0 // the default
 	w := newExact(t, cfg)
 	w.begin()
 	w.delivered(w.publish(name, "k", "0"))

@@ -95,3 +95,10 @@ func (c classifier) checkpoints(source *relay.Source, err error) error {
 		Shell: c.acl("--operation Read --operation Write --operation Describe --operation DescribeConfigs --topic " + shellQuote(name)),
 	}}}
 }
+
+// barredHint says how to find out whose transaction it is. It does not say to
+// abort it: what the relay was told is committed may be in it.
+func (c classifier) barredHint(e *barredError) string {
+	return fmt.Sprintf("%v; if that lasts longer than the timeout of its producer, the brokers lost track of it: kafka-transactions.sh --bootstrap-server %s describe-producers --topic %s --partition 0",
+		e, strings.Join(c.brokers, ","), shellQuote(e.topic))
+}

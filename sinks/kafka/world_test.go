@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // fake starts a cluster in this process, with one broker unless opts say otherwise.
 func fake(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
@@ -41,14 +41,18 @@ func fake(tb testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 }
 
 func config(brokers ...string) kafka.Config {
-	return kafka.Config{Brokers: brokers, Compression: "lz4", CreatePartitions: -1, CreateReplication: -1}
+	return kafka.Config{
+		Brokers: brokers, Compression: "lz4", CreatePartitions: -1, CreateReplication: -1,
+		TransactionTimeout: 15 * time.Second, // for busy machines
+	}
 }
 
 // gate is the network between a sink and its brokers.
 type gate struct {
 	sent atomic.Int64 // bytes
 	// loses decides about each request by its key (the protocol's number of its kind); nil: none is lost.
-	loses atomic.Pointer[func(key int16) loss]
+	loses  atomic.Pointer[func(key int16) loss]
+	target atomic.Pointer[string] // where all connections lead; nil: where the sink says
 
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -78,6 +82,9 @@ func (g *gate) stall(on bool) {
 }
 
 func (g *gate) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if to := g.target.Load(); to != nil {
+		address = *to
+	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
