@@ -120,6 +120,9 @@ func (s *stream) backlog(ctx context.Context, d *debt) error {
 	if err := s.awaitEmpty(ctx); err != nil {
 		return err
 	}
+	if err := s.failure(); err != nil { // a sink that gave everything back is empty, too
+		return err
+	}
 	s.move()
 	d.note(p.cursor, true)
 	s.progress.nudge()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,6 +49,9 @@ func (r *Relay) peek(ctx context.Context, c *candidacy) error {
 		return nil
 	}
 	c.published = cp.Generation
+	if err := r.judgeTimeline(c, cp); err != nil {
+		return err
+	}
 	row := c.row
 	switch {
 	case row == nil || cp.Timeline != c.here.timeline:
@@ -69,18 +73,126 @@ func (c *candidacy) counts(cp Checkpoint) bool {
 	return cp.Phase != "" && c.row.delivery == ExactlyOnce && cp.Generation == c.row.generation && cp.SystemID == c.here.systemID
 }
 
+// judgeTimeline refuses a server whose log does not go on from the one that
+// was last published from: an old primary that came back, or a standby that
+// left the line earlier than another that was promoted. The checkpoint knows of
+// that one even if neither the row nor this process does. Between two branches
+// positions do not compare.
+func (r *Relay) judgeTimeline(c *candidacy, cp Checkpoint) error {
+	if c.row != nil && c.row.generation > cp.Generation || c.here.descends(here{cp.SystemID, cp.Timeline, cp.History}) {
+		return nil
+	}
+	return &waitError{"timeline", &Halt{
+		Reason: "timeline",
+		Err: fmt.Errorf("the server is on timeline %d, which does not go on from timeline %d that was last published from: it looks like a primary that was replaced",
+			c.here.timeline, cp.Timeline),
+		Hints: []Hint{
+			{Say: "let OUTRIDER_DATABASE_URL lead to the primary"},
+			{
+				Say: "if this server is the right one, go on with what it has, under a new generation; what was published from the other stays on Kafka, and what both have comes twice from the last confirmed transaction on",
+				SQL: fmt.Sprintf("UPDATE %s SET generation = %d WHERE slot = %s;", (&database{relay: r}).relays(), cp.Generation+1, literal(r.cfg.Slot)),
+			},
+		},
+	}}
+}
+
 // judgeCheckpoint looks at the checkpoint that is final, because everybody else is fenced.
 func (r *Relay) judgeCheckpoint(c *candidacy, cp Checkpoint, l leadership) error {
+	if err := r.checkpointLost(c, cp); err != nil || !c.counts(cp) {
+		return err
+	}
 	switch {
-	case !c.counts(cp):
-		return nil
 	case cp.Timeline == c.here.timeline && cp.Epoch >= l.epoch:
 		return errors.New("the checkpoint on Kafka is of a later leadership than this one: somebody leads on a copy of the database")
-	case cp.Phase == CheckpointStreaming && cp.Options != r.optionsHash():
-		return halt("options_changed", errors.New("publication or table have other names than when the last rows were published: their numbers within a transaction mean nothing now"),
-			Hint{Say: "let OUTRIDER_PUBLICATION and OUTRIDER_TABLE be what they were until everything is published, and change them then"})
+	case cp.Phase == CheckpointStreaming && cp.Options != r.optionsHash() && cp.Position.LSN >= l.confirmed: // below, no transaction comes in part
+		return halt("options_changed", errors.New("publication or table have other names, or the relay another version, than when the last rows were published: their numbers within a transaction mean nothing now"),
+			Hint{Say: "run what ran before until everything is published, stop it, and change publication, table or version then"},
+			r.newSlot())
 	}
 	return nil
+}
+
+// checkpointLost halts where Kafka knows less of what was published than the
+// progress row: the topic of checkpoints was deleted, emptied, set back or cut
+// by an unclean election. To go on from the row would repeat what was published
+// since it was written, without a word.
+func (r *Relay) checkpointLost(c *candidacy, cp Checkpoint) error {
+	generation, at, ok := parseReached(c.row.position)
+	if !ok || c.row.delivery != ExactlyOnce || generation != c.row.generation || !r.exactlyOnce() {
+		return nil
+	}
+	found := "the topic of checkpoints on Kafka has none"
+	switch {
+	case cp.Phase == "":
+	case cp.Generation < generation:
+		found = fmt.Sprintf("the checkpoint on Kafka is of generation %d", cp.Generation)
+	case cp.Generation == generation && cp.Position.before(at):
+		found = fmt.Sprintf("the checkpoint on Kafka ends at %s", cp.Position)
+	default:
+		return nil
+	}
+	return halt("checkpoint_lost", fmt.Errorf("rows were published up to position %s of generation %d, and %s: the topic was deleted, emptied or set back", at, generation, found),
+		Hint{
+			Say: "go on from the last confirmed transaction, under a new generation: nothing is lost, and what was published after it (about a second, or a transaction that was under way) comes twice",
+			SQL: fmt.Sprintf("UPDATE %s SET generation = %d WHERE slot = %s;", (&database{relay: r}).relays(), generation+1, literal(r.cfg.Slot)),
+		},
+		Hint{Say: "or stop the relay and restore the topic"})
+}
+
+// reached is the newest row that the sink says is durable. The progress row
+// keeps it, so that a checkpoint that knows less can be told from one that
+// there never was. Any goroutine.
+type reached struct {
+	lsn  atomic.Uint64 // of rows of the stream
+	base atomic.Uint64 // of rows of the backlog, with the seq
+	seq  atomic.Uint64
+}
+
+func (r *reached) note(m *Message) {
+	if m.Cursor == 0 {
+		raise(&r.lsn, uint64(m.Position.LSN))
+		return
+	}
+	raise(&r.base, uint64(m.Position.LSN))
+	raise(&r.seq, m.Position.Ordinal)
+}
+
+func raise(to *atomic.Uint64, v uint64) {
+	for {
+		have := to.Load()
+		if have >= v || to.CompareAndSwap(have, v) {
+			return
+		}
+	}
+}
+
+// position is at or below every checkpoint from now on. All of the backlog lies
+// below what is streamed.
+func (r *reached) position() Position {
+	if lsn := r.lsn.Load(); lsn > 0 {
+		return Position{LSN: LSN(lsn)}
+	}
+	seq := r.seq.Load() // before base, which is noted first
+	return Position{LSN(r.base.Load()), seq}
+}
+
+// position is the text for the progress row; nil: nothing new.
+func (p *progress) position() *string {
+	at := p.stream.flight.reached.position()
+	if at == (Position{}) {
+		return nil
+	}
+	return new(fmt.Sprintf("%d:%s", p.lead.generation, at))
+}
+
+// parseReached reads what [progress.position] wrote.
+func parseReached(text string) (generation int64, at Position, ok bool) {
+	n, err := fmt.Sscanf(text, "%d:%X.%X", &generation, (*uint64)(&at.LSN), &at.Ordinal)
+	return generation, at, err == nil && n == 3
+}
+
+func (p Position) before(q Position) bool {
+	return p.LSN < q.LSN || p.LSN == q.LSN && p.Ordinal < q.Ordinal
 }
 
 // resume lets the backlog go on behind the checkpoint.
@@ -112,7 +224,7 @@ func (s *stream) resume(c *candidacy, cp Checkpoint) {
 		return
 	}
 	r.ledger.settled = at.LSN
-	r.ledger.replay = []replayed{{first: at.LSN, final: at.LSN, parts: []part{{from: 0, to: at.Ordinal + 1}}}}
+	r.ledger.replay = []replayed{{first: at.LSN, final: at.LSN, due: true, parts: []part{{from: 0, to: at.Ordinal + 1}}}}
 	s.last = lastRow{position: at, id: []byte(cp.LastID)}
 }
 
@@ -144,7 +256,12 @@ func (r *Relay) replayError(err error) error {
 }
 
 // replayDiffers is what exactly-once cannot go on from: rows would be left out or repeated.
-func (r *Relay) replayDiffers(err error) error {
-	return halt("replay_differs", err,
-		Hint{Say: "a minor upgrade or a changed publication lets the server decode the same WAL to other rows; to publish everything since the last mark again, which may repeat some, have a new slot made", SQL: "SELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");"})
+func (r *Relay) replayDiffers(err error) error { return halt("replay_differs", err, r.newSlot()) }
+
+// newSlot is the way out where the stream cannot be trusted to bring the same rows again.
+func (r *Relay) newSlot() Hint {
+	return Hint{
+		Say: "a minor upgrade or a changed publication lets the server decode the same WAL to other rows; to publish everything since the last mark again from the table, which may repeat some, have a new slot made",
+		SQL: "SELECT pg_drop_replication_slot(" + literal(r.cfg.Slot) + ");",
+	}
 }

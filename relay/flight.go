@@ -17,6 +17,7 @@ type flight struct {
 	waiting atomic.Bool           // somebody waits on wake
 	wake    chan struct{}
 	latency func(m *Message) // told of each that is durable
+	reached reached
 }
 
 func newFlight(limit int64, latency func(m *Message)) *flight {
@@ -36,6 +37,7 @@ func (f *flight) landed(m *Message, err error) {
 		f.failure.CompareAndSwap(nil, &failed)
 	} else {
 		f.acked.Add(1)
+		f.reached.note(m)
 		m.topic.published(m)
 		f.latency(m)
 	}

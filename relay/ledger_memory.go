@@ -105,6 +105,7 @@ func (e *entry) absorb(next *entry) {
 type replayed struct {
 	first, final LSN
 	whole        bool
+	due          bool   // a checkpoint says that the server sends it again
 	rows, lastID uint64 // of the last transaction, if whole
 	parts        []part // settled rows, if not whole
 }

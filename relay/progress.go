@@ -206,10 +206,10 @@ func (p *progress) write(ctx context.Context, confirmed LSN, released bool) erro
 	var writeSeq int64
 	crashpoint("before the progress row is written")
 	err := p.db.QueryRow(ctx, `UPDATE `+p.db.relays()+` SET confirmed_lsn = $4::text::pg_lsn, write_seq = write_seq + 1,
- released = $5, cursor = coalesce($6, cursor), published = coalesce($7::text::pg_snapshot, published), fingerprint = coalesce($8, fingerprint),
+ released = $5, cursor = coalesce($6, cursor), published = coalesce($7::text::pg_snapshot, published), fingerprint = coalesce($8, fingerprint), position = coalesce($11, position),
  stuck_since = CASE WHEN $9 THEN coalesce(stuck_since, clock_timestamp()) END, updated_at = clock_timestamp()
 WHERE `+guard+` RETURNING write_seq, candidate <> $10 AND candidate_at > clock_timestamp() - interval '10 s' IS TRUE, `+p.db.markColumns(),
-		r.cfg.Slot, p.lead.epoch, p.lead.pid, confirmed.String(), released, cursor, published, fingerprint, p.stuck.now, r.cfg.Instance).
+		r.cfg.Slot, p.lead.epoch, p.lead.pid, confirmed.String(), released, cursor, published, fingerprint, p.stuck.now, r.cfg.Instance, p.position()).
 		Scan(&writeSeq, &candidate, &snap, &lsn, &seenNow)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -257,8 +257,8 @@ func (p *progress) beginStreaming(ctx context.Context) error {
 	crashpoint("before phase streaming")
 	sent := time.Now()
 	tag, err := p.db.Exec(ctx, `UPDATE `+p.db.relays()+` SET phase = 'streaming', published = base, cutoff = NULL, cursor = NULL,
- paid_base = NULL, paid_cursor = NULL, write_seq = write_seq + 1, updated_at = clock_timestamp() WHERE phase = 'backlog' AND `+guard,
-		p.relay.cfg.Slot, p.lead.epoch, p.lead.pid)
+ paid_base = NULL, paid_cursor = NULL, position = coalesce($4, position), write_seq = write_seq + 1, updated_at = clock_timestamp() WHERE phase = 'backlog' AND `+guard,
+		p.relay.cfg.Slot, p.lead.epoch, p.lead.pid, p.position())
 	switch {
 	case err != nil:
 		return fmt.Errorf("begin to stream: %w", err)

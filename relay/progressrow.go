@@ -42,6 +42,7 @@ type progressRow struct {
 	paidBase    string
 	paidCursor  int64
 	published   string
+	position    string // of the newest row that is downstream, see reached
 	fingerprint string
 	released    bool
 	offered     string        // standby that a stuck leader lets ahead
@@ -58,12 +59,12 @@ func (db *database) progressRow(ctx context.Context) (*progressRow, error) {
 	var timeout, left int64
 	err := db.QueryRow(ctx, `SELECT contract, phase, delivery, system_id, timeline, history, epoch, write_seq, generation,
  coalesce(confirmed_lsn, '0/0')::text, coalesce(base::text, ''), coalesce(base_lsn, '0/0')::text, coalesce(cutoff::text, ''),
- coalesce(cursor, 0), coalesce(paid_base::text, ''), coalesce(paid_cursor, 0), coalesce(published::text, ''), fingerprint,
+ coalesce(cursor, 0), coalesce(paid_base::text, ''), coalesce(paid_cursor, 0), coalesce(published::text, ''), coalesce(position, ''), fingerprint,
  released, CASE WHEN stuck_since IS NOT NULL AND candidate_at > clock_timestamp() - interval '10 s' THEN candidate ELSE '' END, timeout_ms, greatest(0, timeout_ms - (extract(epoch FROM clock_timestamp() - updated_at) * 1000)::bigint)
 FROM `+db.relays()+` WHERE slot = $1`, db.relay.cfg.Slot).
 		Scan(&row.contract, &row.phase, &row.delivery, &row.systemID, &row.timeline, &row.history, &row.epoch, &row.writeSeq, &row.generation,
 			&confirmed, &row.base, &baseLSN, &row.cutoff, &row.cursor, &row.paidBase, &row.paidCursor, &row.published,
-			&row.fingerprint, &row.released, &row.offered, &timeout, &left)
+			&row.position, &row.fingerprint, &row.released, &row.offered, &timeout, &left)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -153,7 +153,7 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		s.commitLSN, s.committed, s.xid, s.rows = LSN(b.FinalLSN), b.CommitTime, b.XID, 0
 		s.commitText = s.committed.UTC().AppendFormat(s.commitText[:0], timestampFormat)
 		_, err = s.ledger.begin(s.commitLSN, s.committed)
-		return err
+		return s.relay.replayError(err)
 	case pgoutput.Commit:
 		c, err := pgoutput.ParseCommit(body)
 		if err != nil {

@@ -59,7 +59,7 @@ COMMENT ON COLUMN "outbox".relays.candidate IS 'Standby that could lead.';
 COMMENT ON COLUMN "outbox".relays.candidate_at IS 'When the candidate last reached Kafka.';
 COMMENT ON COLUMN "outbox".relays.published IS 'Everything visible in this snapshot is on Kafka; retention deletes nothing else.';
 COMMENT ON COLUMN "outbox".relays.confirmed_lsn IS 'The slot is never confirmed above this, so a slot ahead of it was moved by somebody else.';
-COMMENT ON COLUMN "outbox".relays.position IS 'Newest position published.';
+COMMENT ON COLUMN "outbox".relays.position IS 'Newest position published, behind the generation that it belongs to.';
 COMMENT ON COLUMN "outbox".relays.options_hash IS 'Hash of the stream options; positions inside a transaction compare only under one.';
 COMMENT ON COLUMN "outbox".relays.fingerprint IS 'Identity of publication and table at the last mark; a change means that rows may have passed unsent.';
 COMMENT ON COLUMN "outbox".relays.instance IS 'Relay that leads or led last.';

@@ -128,8 +128,11 @@ type coverage struct {
 }
 
 func newCoverage(source *relay.Source, last relay.Checkpoint) coverage {
-	if last.Generation != source.Generation {
-		last = relay.Checkpoint{} // its positions mean nothing in this one
+	if last.Generation != source.Generation || last.Timeline != source.Timeline {
+		// Its positions mean nothing in this one. Those of another timeline may lie
+		// ahead of all that this one will bring for long: rows that a former primary
+		// had and this one has not.
+		last = relay.Checkpoint{}
 	}
 	return coverage{source: source, last: last, run: rand.Text()}
 }
