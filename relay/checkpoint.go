@@ -101,6 +101,9 @@ func (r *Relay) judgeCheckpoint(c *candidacy, cp Checkpoint, l leadership) error
 	if err := r.checkpointLost(c, cp); err != nil || !c.counts(cp) {
 		return err
 	}
+	if err := r.judgeTimeline(c, cp); err != nil { // it may be newer than the one that peek saw
+		return err
+	}
 	switch {
 	case cp.Timeline == c.here.timeline && cp.Epoch >= l.epoch:
 		return errors.New("the checkpoint on Kafka is of a later leadership than this one: somebody leads on a copy of the database")

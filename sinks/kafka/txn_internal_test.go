@@ -94,6 +94,7 @@ func TestCoverage(t *testing.T) {
 	}{
 		"first":                     {messages: []*relay.Message{message(3), message(5)}, position: at(5), phase: relay.CheckpointStreaming, id: "id"},
 		"of an older generation":    {last: relay.Checkpoint{Generation: 3, Phase: relay.CheckpointStreaming, Position: at(100), Owed: []relay.Position{at(1)}}, messages: []*relay.Message{message(3)}, position: at(3), phase: relay.CheckpointStreaming, id: "id"},
+		"of another timeline":       {last: relay.Checkpoint{Generation: 4, Timeline: 3, Phase: relay.CheckpointStreaming, Position: at(100)}, messages: []*relay.Message{message(3)}, position: at(3), phase: relay.CheckpointStreaming, id: "id"},
 		"an owed row":               {last: old, messages: []*relay.Message{message(7)}, position: at(100), owed: []relay.Position{at(8)}, phase: relay.CheckpointStreaming, id: "old"},
 		"owed rows and a new one":   {last: old, messages: []*relay.Message{message(7), message(101), message(8)}, position: at(101), phase: relay.CheckpointStreaming, id: "id"},
 		"one more waits":            {last: old, messages: []*relay.Message{message(102)}, waiting: []entry{{message: message(101)}, {message: message(103)}}, position: at(102), owed: []relay.Position{at(7), at(8), at(101)}, phase: relay.CheckpointStreaming, id: "id"},
