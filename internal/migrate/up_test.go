@@ -93,6 +93,7 @@ func testStatusAndRepair(t *testing.T, db database) {
 		{"DROP INDEX outbox.events_tx", `gone: INDEX "outbox".events_tx`, "003_events", migrate.Missing},
 		{"DROP TRIGGER own_tx ON outbox.events", `gone: TRIGGER own_tx ON "outbox".events`, "003_events", migrate.Missing},
 		{"DROP TABLE outbox.relays", `gone: TABLE "outbox".relays`, "004_relays", migrate.Missing},
+		{"DROP TABLE outbox.dead", `gone: TABLE "outbox".dead`, "008_dead", migrate.Missing},
 		{"DROP PUBLICATION outrider", `gone: PUBLICATION "outrider"`, "005_publication", migrate.Missing},
 		{"ALTER TABLE outbox.events ENABLE TRIGGER own_tx", `altered: TRIGGER own_tx ON "outbox".events: is not enabled ALWAYS`, "003_events", migrate.Drifted},
 		{
@@ -184,7 +185,7 @@ func testMissingPrivilege(t *testing.T, db database) {
 	as(t, db, other)
 	privilegeError(t, db, "005_publication", fmt.Sprintf("the owner of schema outbox and its tables, role %q", owner), "")
 	as(t, db, owner)
-	if diff := cmp.Diff([]string{"005_publication"}, up(t, db, migrate.Options{}).Applied); diff != "" {
+	if diff := cmp.Diff([]string{"005_publication", "008_dead"}, up(t, db, migrate.Options{}).Applied); diff != "" {
 		t.Errorf("with the privilege (-want +got):\n%s", diff)
 	}
 }
