@@ -43,6 +43,7 @@ func run(ctx context.Context, p process, args []string) int {
 		runCommand(p),
 		migrateCommand(p.database),
 		relaysCommand(p.database),
+		deadletterCommand(p.relayConfig),
 		configCommand(p),
 		statusCommand(p),
 		healthcheckCommand(p),
