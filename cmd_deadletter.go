@@ -100,9 +100,10 @@ const (
 	deadOrder = ` ORDER BY created_at, source, position`
 )
 
-// name is what a person can call r by.
+// name is what a person can call r by: the position where the id is none that a
+// terminal shows.
 func (r deadRow) name() string {
-	if r.ID == "" {
+	if r.ID == "" || r.ID != oneLine(r.ID) {
 		return r.Position
 	}
 	return r.ID
@@ -187,10 +188,22 @@ func (d *deadLetters) explain(ctx context.Context, err error) error {
 		}
 		return hinted(err, relay.Hint{
 			Say:   "as the owner of the tables, grant what is missing (retry writes events, and needs both grants)",
-			Shell: fmt.Sprintf("outrider migrate up --only roles --roles relay=%[1]s,app=%[1]s", user),
+			Shell: fmt.Sprintf("outrider migrate up --only roles --roles relay=%[1]s,app=%[1]s", shellWord(user)),
 		}, relay.Hint{Say: "give " + prefix + "DATABASE_URL of the owner of the tables to this command"})
 	}
 	return err
+}
+
+// shellWord is s as one word of a shell: what an application chose as an id is
+// not to do anything when a hint with it is pasted.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("_.:@%+-/", r)
+	}
+	if s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // someIDs refuses arguments that name nothing.

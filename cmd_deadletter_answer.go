@@ -73,8 +73,8 @@ func eachHasHalted(ids []string, found []deadRow, answer string) error {
 		case halted:
 		case last.final():
 			errs = append(errs, hinted(fmt.Errorf("row %s is %s: no relay waits at it, so it cannot be told to %s it", id, last.State, answer),
-				relay.Hint{Say: "publish it again", Shell: "outrider deadletter retry " + id},
-				relay.Hint{Say: "remove it for good", Shell: "outrider deadletter drop " + id}))
+				relay.Hint{Say: "publish it again", Shell: "outrider deadletter retry " + shellWord(id)},
+				relay.Hint{Say: "remove it for good", Shell: "outrider deadletter drop " + shellWord(id)}))
 		default:
 			errs = append(errs, hinted(fmt.Errorf("row %s was answered with %s before, and the relay has not carried that out", id, last.State),
 				relay.Hint{Say: "see what the relay is doing", Shell: "outrider status"}))
@@ -159,8 +159,8 @@ func allFinal(found []deadRow) error {
 		case r.final():
 		case r.State == stateHalted:
 			errs = append(errs, hinted(fmt.Errorf("row %s at %s is halted: the relay waits at it", r.name(), r.Position),
-				relay.Hint{Say: "have it published to the dead-letter topic", Shell: "outrider deadletter divert " + r.name()},
-				relay.Hint{Say: "leave it out", Shell: "outrider deadletter skip " + r.name()}))
+				relay.Hint{Say: "have it published to the dead-letter topic", Shell: "outrider deadletter divert " + shellWord(r.name())},
+				relay.Hint{Say: "leave it out", Shell: "outrider deadletter skip " + shellWord(r.name())}))
 		default:
 			errs = append(errs, hinted(fmt.Errorf("row %s at %s was answered with %s, and the relay has not carried that out", r.name(), r.Position, r.State),
 				relay.Hint{Say: "see what the relay is doing", Shell: "outrider status"}))

@@ -185,7 +185,7 @@ func (r *retry) topicFor(l deadLetter, had string) (string, error) {
 	}
 	if len(from) != 1 {
 		return "", hinted(fmt.Errorf("the event is no longer in the table, and prefix and map do not tell which topic it had there that went to %q", l.Topic),
-			relay.Hint{Say: "say which", Shell: "outrider deadletter retry --topic <topic> " + l.ID})
+			relay.Hint{Say: "say which", Shell: "outrider deadletter retry --topic <topic> " + shellWord(l.ID)})
 	}
 	return from[0], nil
 }
@@ -245,7 +245,7 @@ func (r *retry) explainRefusal(id string, err error) error {
 		return err
 	}
 	if server, _ := errors.AsType[*pgconn.PgError](err); server.ConstraintName == "topic_name" {
-		return hinted(err, relay.Hint{Say: "nothing was changed; name a topic that Kafka takes", Shell: "outrider deadletter retry --topic <topic> " + id})
+		return hinted(err, relay.Hint{Say: "nothing was changed; name a topic that Kafka takes", Shell: "outrider deadletter retry --topic <topic> " + shellWord(id)})
 	}
 	return hinted(err, r.byHand(id)...)
 }
@@ -254,6 +254,6 @@ func (r *retry) explainRefusal(id string, err error) error {
 func (r *retry) byHand(id string) []relay.Hint {
 	return []relay.Hint{{
 		Say:   "nothing was changed; write an event that the table takes in its place, then drop the row here",
-		Shell: "outrider deadletter show " + id + "\noutrider deadletter drop " + id,
+		Shell: "outrider deadletter show " + shellWord(id) + "\noutrider deadletter drop " + shellWord(id),
 	}}
 }

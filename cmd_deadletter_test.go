@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -290,6 +291,68 @@ func TestDeadletterDrop(t *testing.T) {
 	}
 	if want := "P.1 halted, P.2 divert, P.5 skipped"; d.states() != want {
 		t.Errorf("left %q, want %q", d.states(), want)
+	}
+}
+
+// TestDeadletterHintsCanBePasted: an application chooses ids, and a hint with one must not run what it says.
+func TestDeadletterHintsCanBePasted(t *testing.T) {
+	d := newDeadOutbox(t)
+	d.refuse("x'; reboot", "P.1", stateHalted, "")
+	d.refuse("\x1b[2J", "P.2", stateHalted, "")
+	d.refused(1, []string{`outrider deadletter divert 'x'\''; reboot'` + "\n"}, "drop", "P.1")
+	d.refused(1, []string{"row P.2 at P.2 is halted", "outrider deadletter skip P.2\n"}, "drop", "P.2")
+}
+
+// TestDeadletterAnswerMeetsTheRelay: the relay changes the row while a person
+// answers; whoever comes second sees what the first has done.
+func TestDeadletterAnswerMeetsTheRelay(t *testing.T) {
+	d := newDeadOutbox(t)
+	for _, args := range [][]string{{"divert", id1}, {"skip", id1}, {"retry", id1}, {"drop", id1}} {
+		d.exec(`DELETE FROM outbox.dead`)
+		from, to, want := stateHalted, stateSkipped, id1+" is skipped"
+		if args[0] == "retry" || args[0] == "drop" {
+			from, to, want = stateSkipped, stateHalted, "is halted"
+		}
+		d.refuse(id1, "P.1", from, "")
+		relays, err := pgx.Connect(t.Context(), d.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = relays.Close(t.Context()) })
+		tx, err := relays.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `UPDATE outbox.dead SET state = $1`, to); err != nil {
+			t.Fatal(err)
+		}
+		var code int
+		var stderr string
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			code, _, stderr = deadletterLine(t, d.environ, args...)
+		}()
+		d.awaitLockWait(done)
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		if code != 1 || !strings.Contains(stderr, want) || d.states() != "P.1 "+to {
+			t.Errorf("%q: exit code %d, left %q\n%s", args, code, d.states(), stderr)
+		}
+	}
+}
+
+// awaitLockWait returns when a statement waits for a lock, and fails the test if done comes first.
+func (d *deadOutbox) awaitLockWait(done <-chan struct{}) {
+	d.t.Helper()
+	for d.text(`SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock'`) == "0" {
+		select {
+		case <-done:
+			d.t.Fatal("the command did not wait for the relay's transaction")
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 
