@@ -71,6 +71,11 @@ func withDeadLetters(cmd *cobra.Command, load func() (relay.Config, error), f fu
 	}
 	return connected(cmd.Context(), cfg.DatabaseURL, func(conn *pgx.Conn) error {
 		d := &deadLetters{conn: conn, cfg: cfg, table: pgx.Identifier{cfg.Schema, "dead"}.Sanitize()}
+		// The encoding of a client that names none is the database's, and ours is
+		// UTF-8: keys and JSON would be taken for other letters on their way back.
+		if _, err := conn.Exec(cmd.Context(), `SET client_encoding = 'UTF8'`); err != nil {
+			return fmt.Errorf("set client_encoding: %w", err)
+		}
 		return d.explain(cmd.Context(), f(cmd.Context(), d))
 	})
 }

@@ -91,12 +91,11 @@ func deadDropCommand(load func() (relay.Config, error)) *cobra.Command {
 		Args:  idsOrAll(&all),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return withDeadLetters(cmd, load, func(ctx context.Context, d *deadLetters) error {
-				dropped, err := int64(0), error(nil)
+				drop := func() (int64, error) { return d.drop(ctx, ids) }
 				if all {
-					dropped, err = d.dropAll(ctx, yes)
-				} else {
-					dropped, err = d.drop(ctx, ids)
+					drop = func() (int64, error) { return d.dropAll(ctx, yes) }
 				}
+				dropped, err := drop()
 				if err != nil {
 					return err
 				}

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
 // streamed counts what pgoutput, the decoder from which relays read, sends for
@@ -109,6 +111,24 @@ func TestDeadletterRetryKeepsBytes(t *testing.T) {
 		}
 		if bytes := d.text(`SELECT coalesce(payload_bytes, convert_to(payload::text, 'UTF8'))::text FROM outbox.events WHERE id = $1::text::uuid`, id); bytes != kept {
 			t.Errorf("%s: bytes %s, want %s", c.value, bytes, kept)
+		}
+	}
+}
+
+// TestDeadletterRetryInAnotherEncoding: JSON that the database cannot spell stays bytes.
+func TestDeadletterRetryInAnotherEncoding(t *testing.T) {
+	server := postgres.Start(t, 0)
+	server.Private(t)
+	admin := deadOutboxIn(t, server.URL())
+	admin.exec(`CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`)
+	d := deadOutboxIn(t, server.DatabaseURL("latin"))
+	d.exec(`SET client_encoding = 'UTF8'`) // as the relay reads the log
+	d.refuse(id1, "P.1", stateSkipped, `value = '\x22c3a422'`)   // "ä"
+	d.refuse(id2, "P.2", stateSkipped, `value = '\x22e282ac22'`) // "€", which LATIN1 lacks
+	d.works("retry", "--all")
+	for id, want := range map[string]string{id1: `json "ä"`, id2: `bytes \x22e282ac22`} {
+		if got := d.event(id); got != "orders | k | Paid | "+want+` | {"a": "1"}` {
+			t.Errorf("event is %q, want %s", got, want)
 		}
 	}
 }

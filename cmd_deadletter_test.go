@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -24,17 +25,21 @@ type deadOutbox struct {
 
 func newDeadOutbox(t *testing.T) *deadOutbox {
 	t.Helper()
-	server := postgres.Start(t, 0)
-	d := &deadOutbox{t: t, url: server.URL(), environ: []string{"OUTRIDER_DATABASE_URL=" + server.URL(), "OUTRIDER_NAME=test"}}
+	return deadOutboxIn(t, postgres.Start(t, 0).URL())
+}
+
+func deadOutboxIn(t *testing.T, url string) *deadOutbox {
+	t.Helper()
+	d := &deadOutbox{t: t, url: url, environ: []string{"OUTRIDER_DATABASE_URL=" + url, "OUTRIDER_NAME=test"}}
 	if code, _, stderr := migrateLine(t, d.environ, "up"); code != 0 {
 		t.Fatal(stderr)
 	}
-	conn, err := pgx.Connect(t.Context(), server.URL())
+	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.Conn = conn
-	t.Cleanup(func() { _ = conn.Close(t.Context()) })
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return d
 }
 
@@ -318,7 +323,7 @@ func TestDeadletterAnswerMeetsTheRelay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = relays.Close(t.Context()) })
+		t.Cleanup(func() { _ = relays.Close(context.Background()) })
 		tx, err := relays.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
