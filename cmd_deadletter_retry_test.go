@@ -1,10 +1,18 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
@@ -30,7 +38,12 @@ FROM outbox.events WHERE id = $1::text::uuid), 'none')`, id)
 }
 
 func TestDeadletterRetry(t *testing.T) {
-	d := newDeadOutbox(t)
+	for _, major := range postgres.Majors() {
+		t.Run(fmt.Sprint(major), func(t *testing.T) { retryMovesEvents(t, deadOutboxIn(t, postgres.Start(t, major).URL())) })
+	}
+}
+
+func retryMovesEvents(t *testing.T, d *deadOutbox) {
 	// The first event is still in the table, the second is not: retention took it.
 	d.exec(`INSERT INTO outbox.events (id, topic, key, type, payload, headers, created_at) VALUES ($1, 'orders', 'k', 'Paid', '{"n": 1}', '{"a": "1"}', now() - interval '1 day')`, id1)
 	d.exec(`INSERT INTO outbox.events (topic, payload) VALUES ('orders', '"behind it"')`)
@@ -81,6 +94,51 @@ func TestDeadletterRetry(t *testing.T) {
 	}
 }
 
+// TestDeadletterRetryIsPublished looks at what a running relay brings out: the
+// event as it was inserted, and after the retry once more, under the same id.
+func TestDeadletterRetryIsPublished(t *testing.T) {
+	d := newDeadOutbox(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "outrider", "run")
+	race, quick := quickExit()
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), race + "=" + quick, "OUTRIDER_SINK=stdout", "OUTRIDER_HTTP_ADDR=127.0.0.1:0"}, d.environ...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lines := bufio.NewScanner(stdout)
+	published := func() (line map[string]any) {
+		t.Helper()
+		if !lines.Scan() {
+			t.Fatal("the relay ended without it")
+		}
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			t.Fatalf("%s: %v", lines.Text(), err)
+		}
+		return line
+	}
+	d.exec(`INSERT INTO outbox.events (id, topic, key, type, payload, headers) VALUES ($1, 'orders', 'k', 'Paid', '{"n": 1}', '{"a": "1"}')`, id1)
+	first := published()
+	d.refuse(id1, fmt.Sprint(first["position"]), stateSkipped, "")
+	d.works("retry", id1)
+	again := published()
+	if first["position"] == again["position"] {
+		t.Errorf("published at the same position again: %v", again)
+	}
+	for _, line := range []map[string]any{first, again} {
+		delete(line, "position")
+		delete(line, "committed_at")
+	}
+	if diff := cmp.Diff(first, again); diff != "" || fmt.Sprint(again["headers"].(map[string]any)["id"]) != id1 {
+		t.Errorf("the retried event (-first +again):\n%s", diff)
+	}
+}
+
 // TestDeadletterRetryKeepsBytes: what Kafka gets is what the row held, in whichever column.
 func TestDeadletterRetryKeepsBytes(t *testing.T) {
 	d := newDeadOutbox(t)
@@ -122,7 +180,7 @@ func TestDeadletterRetryInAnotherEncoding(t *testing.T) {
 	admin := deadOutboxIn(t, server.URL())
 	admin.exec(`CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`)
 	d := deadOutboxIn(t, server.DatabaseURL("latin"))
-	d.exec(`SET client_encoding = 'UTF8'`) // as the relay reads the log
+	d.exec(`SET client_encoding = 'UTF8'`)                       // as the relay reads the log
 	d.refuse(id1, "P.1", stateSkipped, `value = '\x22c3a422'`)   // "ä"
 	d.refuse(id2, "P.2", stateSkipped, `value = '\x22e282ac22'`) // "€", which LATIN1 lacks
 	d.works("retry", "--all")
