@@ -73,6 +73,7 @@ type payment struct {
 // chunkOf is what one statement brought.
 type chunkOf struct {
 	messages []*Message
+	bad      map[int64]*unfit // by seq
 	seqs     []int64
 	upTo     int64 // everything owed up to here is in it or before it
 	done     bool
@@ -232,9 +233,10 @@ func (s *stream) pay(ctx context.Context, p *payment, c chunkOf) error {
 		m.topic = s.relay.routes.find([]byte(m.Topic))
 		m.Topic, m.source, m.Cursor = m.topic.name, s.source, c.seqs[i]
 		m.place(Position{p.debt.row.baseLSN, uint64(c.seqs[i])}, ordinal, m.CommittedAt, chunk)
-		s.flight.took(m)
 		s.relay.owed.done.Add(1)
-		s.relay.sink.Publish(m)
+		if err := s.publish(ctx, m, c.bad[c.seqs[i]]); err != nil {
+			return err
+		}
 	}
 	return p.ledger.commit(LSN(c.upTo))
 }

@@ -106,10 +106,16 @@ func (p *payment) read(ctx context.Context) (c chunkOf, err error) {
 	result := p.db.PgConn().ExecParams(ctx, sql, nil, nil, nil, []int16{1})
 	size, whole := 0, true
 	for result.NextRow() {
-		m, seq, err := p.message(result)
+		m, bad, seq, err := p.message(result)
 		if err != nil {
 			_, _ = result.Close() // the row is what is wrong
 			return c, err
+		}
+		if bad != nil {
+			if c.bad == nil {
+				c.bad = map[int64]*unfit{}
+			}
+			c.bad[seq] = bad
 		}
 		c.messages, c.seqs = append(c.messages, m), append(c.seqs, seq)
 		if size += int(m.charge); size >= chunkMaxBytes {
@@ -153,10 +159,10 @@ func (p *payment) adapt(c *chunkOf, size int, whole bool, upper int64) {
 }
 
 // message lays out a row as the stream would.
-func (p *payment) message(result *pgconn.ResultReader) (*Message, int64, error) {
+func (p *payment) message(result *pgconn.ResultReader) (*Message, *unfit, int64, error) {
 	fields, values := result.FieldDescriptions(), result.Values()
 	if len(values) != int(fieldCount)+2 || len(values[fieldCount]) != 8 || len(values[fieldCount+1]) != 8 {
-		return nil, 0, errors.New("read the backlog: unexpected columns")
+		return nil, nil, 0, errors.New("read the backlog: unexpected columns")
 	}
 	if p.rel == nil {
 		p.rel = &layout{}
@@ -175,14 +181,11 @@ func (p *payment) message(result *pgconn.ResultReader) (*Message, int64, error) 
 	seq, created := int64(be64(values[fieldCount])), time.UnixMicro(int64(be64(values[fieldCount+1])))
 	at := Position{p.debt.row.baseLSN, uint64(seq)}
 	if err := row.check(); err != nil {
-		return nil, 0, fmt.Errorf("at position %s: %w", at, err)
+		return nil, nil, 0, fmt.Errorf("at position %s: %w", at, err)
 	}
-	m, err := row.message(created.UTC().AppendFormat(nil, timestampFormat), func(b []byte) string { return string(b) })
-	if err != nil {
-		return nil, 0, fmt.Errorf("at position %s: %w", at, err)
-	}
+	m, bad := row.message(created.UTC().AppendFormat(nil, timestampFormat), func(b []byte) string { return string(b) })
 	m.Topic, m.CommittedAt = string(row.col(fieldTopic).Data), created
-	return m, seq, nil
+	return m, bad, seq, nil
 }
 
 func be64(b []byte) (v uint64) {

@@ -194,10 +194,6 @@ func parseReached(text string) (generation int64, at Position, ok bool) {
 	return generation, at, err == nil && n == 3
 }
 
-func (p Position) before(q Position) bool {
-	return p.LSN < q.LSN || p.LSN == q.LSN && p.Ordinal < q.Ordinal
-}
-
 // resume lets the backlog go on behind the checkpoint.
 func (d *debt) resume(c *candidacy, cp Checkpoint) {
 	if c.counts(cp) && cp.Phase == CheckpointBacklog && cp.Cursor > d.row.cursor {

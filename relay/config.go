@@ -44,6 +44,8 @@ type Config struct {
 	YieldAfter       time.Duration `env:"YIELD_AFTER" envDefault:"60s" doc:"How long the sink may acknowledge nothing, although rows wait, before a standby that reaches it is let ahead. 0: never."`
 	MaxAhead         int           `env:"MAX_AHEAD" envDefault:"1000000" doc:"Rows delivered past one that the sink does not acknowledge, after which the relay stops reading: a crash would send them again. 0: no limit."`
 	Delivery         string        `env:"DELIVERY" envDefault:"at-least-once" doc:"at-least-once, or exactly-once: into Kafka, for read_committed readers, by transactions."`
+	Poison           string        `env:"POISON" envDefault:"halt" doc:"What becomes of a row that the sink refuses for good, once it is kept in the table dead: halt (wait for an answer), dead-letter (to the topic of dead letters instead) or skip."`
+	DeadLetterTopic  string        `env:"DEAD_LETTER_TOPIC" doc:"Topic of dead letters, as it is: no prefix is put. Default: outrider.<name>.dead-letter."`
 	Retention        time.Duration `env:"RETENTION" envDefault:"24h" doc:"How long published rows stay in the table; they are what a lost slot is recovered from. 0: for ever."`
 	Recovery         string        `env:"RECOVERY" envDefault:"recover" doc:"What to do when the slot was lost, dropped or moved and the table keeps its rows: recover (publish again what may be unpublished) or halt."`
 	AcceptGap        string        `env:"ACCEPT_GAP" doc:"Token that a halted relay has printed: go on although rows may never be published."`
@@ -83,6 +85,9 @@ func (c Config) Resolve() (Config, error) {
 	if c.Instance == "" {
 		c.Instance = defaultInstance()
 	}
+	if c.DeadLetterTopic == "" {
+		c.DeadLetterTopic = "outrider." + c.Name + ".dead-letter"
+	}
 	return c, errors.Join(append(errs, c.Validate())...)
 }
 
@@ -105,6 +110,8 @@ func (c Config) Validate() error {
 	bad(c.MaxInFlightBytes >= 1<<20, "OUTRIDER_MAX_IN_FLIGHT_BYTES=%s: 1MiB (a largest row) at least", c.MaxInFlightBytes)
 	bad(c.WALSenderTimeout >= time.Second, "OUTRIDER_WAL_SENDER_TIMEOUT=%s: 1s at least", c.WALSenderTimeout)
 	bad(c.Delivery == "" || c.Delivery == AtLeastOnce || c.Delivery == ExactlyOnce, "OUTRIDER_DELIVERY=%q: must be %s or %s", c.Delivery, AtLeastOnce, ExactlyOnce)
+	bad(c.Poison == "" || c.Poison == PoisonHalt || c.Poison == PoisonDeadLetter || c.Poison == PoisonSkip, "OUTRIDER_POISON=%q: %s, %s or %s", c.Poison, PoisonHalt, PoisonDeadLetter, PoisonSkip)
+	bad(topicRule.MatchString(c.DeadLetterTopic), "OUTRIDER_DEAD_LETTER_TOPIC=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.DeadLetterTopic)
 	bad(c.MaxAhead >= 0, "OUTRIDER_MAX_AHEAD=%d: must not be negative", c.MaxAhead)
 	bad(c.YieldAfter >= 0, "OUTRIDER_YIELD_AFTER=%s: must not be negative", c.YieldAfter)
 	bad(c.Retention >= 0, "OUTRIDER_RETENTION=%s: must not be negative", c.Retention)

@@ -1,6 +1,9 @@
 package relay
 
-import "sync/atomic"
+import (
+	"errors"
+	"sync/atomic"
+)
 
 // messageOverhead is what a message costs beside the bytes of its row, charged
 // to the budget, so that small rows do not slip past it.
@@ -18,6 +21,7 @@ type flight struct {
 	wake    chan struct{}
 	latency func(m *Message) // told of each that is durable
 	reached reached
+	refused refusals
 }
 
 func newFlight(limit int64, latency func(m *Message)) *flight {
@@ -35,6 +39,9 @@ func (f *flight) landed(m *Message, err error) {
 	if err != nil {
 		failed := err // a copy: taking err's own address would cost every settle an allocation
 		f.failure.CompareAndSwap(nil, &failed)
+		if errors.Is(err, ErrPoison) {
+			f.refused.add(m.Position)
+		}
 	} else {
 		f.acked.Add(1)
 		f.reached.note(m)

@@ -99,9 +99,6 @@ func (r row) check() error {
 			return fmt.Errorf("%w: unchanged TOAST value in an insert", pgoutput.ErrMalformed)
 		}
 	}
-	if r.col(fieldID).Data == nil {
-		return fmt.Errorf("%w: row without id", ErrPoison)
-	}
 	return nil
 }
 
@@ -112,15 +109,15 @@ var idSeed = maphash.MakeSeed()
 func (r row) rowID() uint64 { return maphash.Bytes(idSeed, r.col(fieldID).Data) }
 
 // message copies the row out of the connection's buffer, once and into one
-// piece: id as text, position, commit time, then the columns.
-func (r row) message(commitText []byte, names func([]byte) string) (*Message, error) {
+// piece: id as text, position, commit time, then the columns. A row that cannot
+// be a message comes with the reason, and with what can be read of it.
+func (r row) message(commitText []byte, names func([]byte) string) (*Message, *unfit) {
 	id, key, typ, headers := r.col(fieldID), r.col(fieldKey), r.col(fieldType), r.col(fieldHeaders)
-	value := r.col(fieldPayload)
-	if value.Format == 'n' {
-		value = r.col(fieldPayloadBytes)
-	} else if r.col(fieldPayloadBytes).Format != 'n' {
-		return nil, fmt.Errorf("%w: row %s has both payload and payload_bytes", ErrPoison, r.idText())
+	f := fieldPayload
+	if r.col(fieldPayload).Format == 'n' {
+		f = fieldPayloadBytes
 	}
+	value := r.col(f)
 	size := max(uuidLen, len(id.Data)) + positionLen + len(commitText) +
 		len(key.Data) + len(value.Data) + len(typ.Data) + len(headers.Data)
 	b := buffer{make([]byte, 0, size)}
@@ -131,23 +128,31 @@ func (r row) message(commitText []byte, names func([]byte) string) (*Message, er
 	b.b = append(b.b[:len(b.b)+positionLen], commitText...) // the position is written when the ledger has given it
 	m.Key = b.add(appendText, key, r.layout.types[fieldKey])
 	m.Type = b.add(appendText, typ, r.layout.types[fieldType])
-	f := fieldPayload
-	if r.col(fieldPayload).Format == 'n' {
-		f = fieldPayloadBytes
-	}
 	var err error
+	var bad *unfit
 	if m.Value, err = b.value(value, r.layout.types[f]); err != nil {
-		return nil, fmt.Errorf("%w: row %s: %w", ErrPoison, m.ID, err)
+		m.Value, bad = b.add(appendText, value, r.layout.types[f]), &unfit{cause: err}
 	}
 	if headers.Format != 'n' {
 		text := b.add(appendJSON, headers, r.layout.types[fieldHeaders])
 		if m.own, err = parseHeaders(text, own, names); err != nil {
-			return nil, fmt.Errorf("%w: row %s: %w", ErrPoison, m.ID, err)
+			m.own, bad = nil, &unfit{cause: err, headers: text}
 		}
 	}
+	switch {
+	case m.ID == nil:
+		bad = bad.with(errNoID)
+	case f == fieldPayload && r.col(fieldPayloadBytes).Format != 'n':
+		bad = bad.with(fmt.Errorf("%w; the latter has %d bytes", errTwoValues, len(r.col(fieldPayloadBytes).Data)))
+	}
 	m.charge = int64(cap(b.b)) + messageOverhead
-	return m, nil
+	return m, bad
 }
+
+var (
+	errNoID      = errors.New("row without id")
+	errTwoValues = errors.New("row with both payload and payload_bytes")
+)
 
 // place gives m the position that the ledger found for it.
 func (m *Message) place(p Position, ordinal uint64, committed time.Time, owner settler) {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -59,9 +60,9 @@ func lay(t *testing.T, cols ...pgoutput.Column) (*Message, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	m, err := r.message([]byte("2026-11-23T10:00:00.000000Z"), own)
-	if err != nil {
-		return nil, err
+	m, bad := r.message([]byte("2026-11-23T10:00:00.000000Z"), own)
+	if bad != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPoison, bad.cause)
 	}
 	m.source = []byte("1.1.s.1")
 	m.place(Position{0xABC, 3}, 0, time.Unix(1, 0), settleFunc(func(error) {}))
@@ -152,8 +153,8 @@ func TestLayoutAllocations(t *testing.T) {
 	for name, headers := range map[string]pgoutput.Column{"without headers": null, "with headers": bin("\x01{\"traceparent\": \"00-ab\"}")} {
 		r := row{l, []pgoutput.Column{bin(uuidBytes), bin("orders"), bin("k1"), bin("T"), bin(`{"a":1}`), null, headers}}
 		got := testing.AllocsPerRun(100, func() {
-			if _, err := r.message(commit, intern); err != nil {
-				t.Fatal(err)
+			if _, bad := r.message(commit, intern); bad != nil {
+				t.Fatal(bad.cause)
 			}
 		})
 		if got > 2 {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,13 @@ type Position struct {
 
 // String is the form of the outrider-position header; it sorts as text.
 func (p Position) String() string { return fmt.Sprintf("%016X.%016X", uint64(p.LSN), p.Ordinal) }
+
+// compare orders positions of one source.
+func (p Position) compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.LSN, q.LSN), cmp.Compare(p.Ordinal, q.Ordinal))
+}
+
+func (p Position) before(q Position) bool { return p.compare(q) < 0 }
 
 // Header is one key and value sent along with a message. A nil value is a null header.
 type Header struct {

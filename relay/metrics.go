@@ -20,6 +20,7 @@ type metrics struct {
 	audits     prometheus.Counter
 	deleted    prometheus.Counter
 	cleanings  prometheus.Counter
+	poisoned   *prometheus.CounterVec
 	mismatch   *prometheus.CounterVec
 	recoveries *prometheus.CounterVec
 }
@@ -63,13 +64,16 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 	m.recoveries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "outrider_recoveries_total", Help: "New slots whose start was filled from the table, by reason.",
 	}, []string{"reason"})
+	m.poisoned = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "outrider_poisoned_rows_total", Help: "Rows that the sink refused, by what became of them: dead-lettered or skipped.",
+	}, []string{"state"})
 	m.deleted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "outrider_retention_deleted_rows_total", Help: "Published rows that were deleted after the retention.",
 	})
 	m.cleanings = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "outrider_retention_rounds_total", Help: "Times that the table was looked through for rows to delete.",
 	})
-	reg.MustRegister(m.cleanings, m.deleted, m.audits, m.mismatch, m.recoveries)
+	reg.MustRegister(m.cleanings, m.deleted, m.audits, m.poisoned, m.mismatch, m.recoveries)
 	reg.MustRegister(m.events, m.bytes, m.latency, m.session, m.errors, m.notices, m.skipped, m.writes)
 	for _, g := range r.gauges() {
 		reg.MustRegister(g)

@@ -30,6 +30,9 @@ type Relay struct {
 	lease   lease
 	owed    owedRows
 
+	quarantine quarantine
+	refused    *refusals // of the last leadership
+
 	// Shared between the stream, the progress writer and whoever looks. LSNs, and times in ns since 1970.
 	settledLSN    atomic.Uint64 // the ledger's prefix
 	rowsEnd       atomic.Uint64 // the same, counting only transactions with rows
@@ -112,6 +115,7 @@ func (r *Relay) sorted(err error, attempt int) time.Duration {
 	wait := min(backoffMin<<min(attempt, 10), backoffMax)
 	var waiting *waitError
 	var standby *standbyError
+	var aside *setAside
 	switch {
 	case err == nil:
 		r.setRole(RoleWaiting, "reconnecting", nil)
@@ -124,6 +128,15 @@ func (r *Relay) sorted(err error, attempt int) time.Duration {
 	case errors.As(err, &waiting):
 		r.metrics.errors.WithLabelValues("waiting").Inc()
 		r.setRole(RoleWaiting, waiting.reason, err)
+	case errors.As(err, &aside):
+		r.metrics.errors.WithLabelValues("poison").Inc()
+		r.log.Info("session ended; a new one goes on behind the refused row", "error", err)
+		wait = backoffMin
+	case errors.Is(err, ErrPoison) && !errors.Is(err, ErrFatal): // suspects: each session halves them
+		r.metrics.errors.WithLabelValues("poison").Inc()
+		r.log.Info("rows were refused; looking for the one that cannot be published", "error", err)
+		r.setRole(RoleWaiting, "poison_search", err)
+		wait = min(wait, 8*backoffMin)
 	case errors.Is(err, ErrPoison):
 		r.metrics.errors.WithLabelValues("poison").Inc()
 		r.setRole(RoleHalted, "poison", err)

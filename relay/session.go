@@ -157,7 +157,14 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 	r.state.SystemID, r.state.Timeline = c.here.systemID, c.here.timeline
 	r.state.Epoch, r.state.Generation = p.lead.epoch, p.lead.generation
 	r.mu.Unlock()
-	r.setRole(RoleLeader, "", nil)
+	source := r.source(c, p.lead)
+	var err error
+	if c.verdicts, err = p.db.verdicts(ctx, source.String(), p.lead, c.row.phase == phaseStreaming); err != nil {
+		return err
+	}
+	if !waits(c.verdicts) || r.Status().Role != RoleHalted { // else it stays halted until the row passes
+		r.setRole(RoleLeader, "", nil)
+	}
 
 	r.durable.Store(uint64(p.lead.confirmed))
 	r.settledLSN.Store(uint64(p.lead.confirmed))
@@ -172,12 +179,6 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 		owed.nothing = !c.readable
 	}
 	p.owed, p.paid, p.sent = owed, c.row.cursor, time.Now()
-	source := Source{
-		SystemID: c.here.systemID, Timeline: c.here.timeline, Slot: r.cfg.Slot,
-		Generation: p.lead.generation, Epoch: p.lead.epoch, Report: r.report,
-		Lease:    func() bool { return r.lease.holds(p.lead.epoch) },
-		Delivery: r.delivery(), WriteSeq: r.writeSeq.Load, Options: r.optionsHash(), History: c.here.history,
-	}
 	s.source = []byte(source.String())
 
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -187,7 +188,7 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 		s.fail(err)
 		written <- err
 	}()
-	err := s.lead(ctx, source, c, owed)
+	err = s.judge(ctx, s.lead(ctx, source, c, owed))
 	stop()
 	if werr := <-written; werr != nil && err == nil {
 		err = werr
@@ -201,6 +202,15 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 		return ferr
 	}
 	return err
+}
+
+func (r *Relay) source(c *candidacy, l leadership) Source {
+	return Source{
+		SystemID: c.here.systemID, Timeline: c.here.timeline, Slot: r.cfg.Slot,
+		Generation: l.generation, Epoch: l.epoch, Report: r.report,
+		Lease:    func() bool { return r.lease.holds(l.epoch) },
+		Delivery: r.delivery(), WriteSeq: r.writeSeq.Load, Options: r.optionsHash(), History: c.here.history,
+	}
 }
 
 // lead is what a leader does, in order.
@@ -218,6 +228,8 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 		return err
 	}
 	crashpoint("after the sink has begun")
+	r.quarantine.begin(string(s.source), c.verdicts, r.refused.take()) // the sink has settled all of the session before
+	r.refused = &s.flight.refused
 	if owed != nil {
 		r.mu.Lock()
 		r.flight = s.flight

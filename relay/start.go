@@ -19,6 +19,7 @@ type candidacy struct {
 	readable    bool   // the table has tx and seq, so that a backlog can be read
 	fingerprint string // of publication and table, now
 	published   int64  // generation of the checkpoint, if there is one
+	verdicts    []verdict
 }
 
 // plan is what has to be done before the slot can be taken.

@@ -234,16 +234,11 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 		s.relay.metrics.skipped.Inc()
 		return s.checkLast(ordinal, row)
 	}
-	m, err := row.message(s.commitText, s.nameOf)
-	if err != nil {
-		return s.poison(err, Position{s.commitLSN, ordinal})
-	}
+	m, bad := row.message(s.commitText, s.nameOf)
 	m.topic = s.relay.routes.find(row.col(fieldTopic).Data)
 	m.Topic, m.source = m.topic.name, s.source
 	m.place(Position{s.commitLSN, ordinal}, ordinal, s.committed, chunk)
-	s.flight.took(m)
-	s.relay.sink.Publish(m)
-	return nil
+	return s.publish(ctx, m, bad)
 }
 
 // intern keeps one string per header name, so that rows do not allocate them.
@@ -257,8 +252,4 @@ func (s *stream) intern(name []byte) string {
 	own := string(name)
 	s.names[own] = own
 	return own
-}
-
-func (s *stream) poison(err error, at Position) error {
-	return fmt.Errorf("at position %s: %w", at, err)
 }

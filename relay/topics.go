@@ -48,15 +48,19 @@ func (r *routes) find(column []byte) *topic {
 	if to, ok := r.renamed[name]; ok {
 		name = to
 	}
-	name = r.prefix + name
 	if len(r.known) >= maxTopics {
 		clear(r.known)
 	}
-	t := &topic{
+	t := r.named(r.prefix + name)
+	r.known[string(column)] = t
+	return t
+}
+
+// named is the topic of that name, as it is.
+func (r *routes) named(name string) *topic {
+	return &topic{
 		name:   name,
 		events: r.metrics.events.WithLabelValues(name),
 		bytes:  r.metrics.bytes.WithLabelValues(name),
 	}
-	r.known[string(column)] = t
-	return t
 }

@@ -187,22 +187,3 @@ func (c classifier) unreachableHint(err error) string {
 }
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// poisonError says which row cannot be published, and why. It is made once for
-// each record of a refused batch, hence no formatting until it is read.
-type poisonError struct {
-	row   string
-	topic string
-	cause error
-}
-
-func (e *poisonError) Error() string {
-	return fmt.Sprintf("row %s cannot be published to topic %q: %v", e.row, e.topic, e.cause)
-}
-
-// Unwrap gives the class and the cause.
-func (e *poisonError) Unwrap() []error { return []error{relay.ErrPoison, e.cause} }
-
-func newPoison(m *relay.Message, cause error) error {
-	return &poisonError{row: string(m.ID), topic: m.Topic, cause: cause}
-}

@@ -98,7 +98,7 @@ func (l *limits) check(r *record) (size int, err error) {
 	}
 	size = r.estimate()
 	if size > l.maxBytes {
-		return size, fmt.Errorf("it takes up to %d bytes, and max.message.bytes of the topic is %d", size, l.maxBytes)
+		return size, &tooLargeError{size, l.maxBytes}
 	}
 	return size, nil
 }

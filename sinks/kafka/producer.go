@@ -136,7 +136,7 @@ func (p *producer) find(m *relay.Message) (*topic, error) {
 		return t, nil
 	}
 	if err := checkName(m.Topic); err != nil {
-		return nil, newPoison(m, err)
+		return nil, p.sink.explain.poison(m, err)
 	}
 	t := p.topic(m.Topic)
 	if t == nil {
@@ -206,7 +206,7 @@ func (p *producer) send(t *topic, m *relay.Message) {
 func (p *producer) preflight(t *topic, l *limits, r *record) (size int, err error) {
 	size, cause := l.check(r)
 	if cause != nil {
-		return 0, newPoison(r.message, cause)
+		return 0, p.sink.explain.poison(r.message, cause)
 	}
 	if told := t.batchBytes.Load(); told != 0 && size > int(told) {
 		// The topic takes more than when this client met it. The next one knows.

@@ -126,7 +126,7 @@ func (p *producer) verdict(r *record, err error) error {
 func (c classifier) settled(m *relay.Message, err error) error {
 	switch class := c.classify(m.Topic, err); {
 	case isPoison(class):
-		return newPoison(m, err)
+		return c.poison(m, err)
 	case isHalt(class):
 		return class
 	default:
