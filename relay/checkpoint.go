@@ -60,8 +60,10 @@ func (r *Relay) peek(ctx context.Context, c *candidacy) error {
 		return halt("database_rewound", fmt.Errorf("the database is older than what was published from it: the checkpoint on Kafka is of generation %d, epoch %d, write %d, and the progress row of %d, %d, %d; it was set back, or is a copy",
 			cp.Generation, cp.Epoch, cp.WriteSeq, row.generation, row.epoch, row.writeSeq),
 			Hint{Say: "if this is a copy, correct OUTRIDER_DATABASE_URL or take another OUTRIDER_NAME"},
-			Hint{Say: "if the database was set back on purpose, go on with what it has; what was published and is not in it stays on Kafka",
-				SQL: fmt.Sprintf("UPDATE %s SET generation = %d WHERE slot = %s;", (&database{relay: r}).relays(), cp.Generation+1, literal(r.cfg.Slot))})
+			Hint{
+				Say: "if the database was set back on purpose, go on with what it has; what was published and is not in it stays on Kafka",
+				SQL: fmt.Sprintf("UPDATE %s SET generation = %d WHERE slot = %s;", (&database{relay: r}).relays(), cp.Generation+1, literal(r.cfg.Slot)),
+			})
 	}
 	return nil
 }
@@ -214,7 +216,6 @@ func (s *stream) resume(c *candidacy, cp Checkpoint) {
 	if cp.Timeline != c.here.timeline {
 		if left, ok := c.here.leftAt(cp.Timeline); ok && at.LSN >= left {
 			r.log.Warn("events were published that the new primary does not have", "published_to", at.String(), "fork", left.String())
-			at = Position{LSN: left}
 			r.ledger.settled = max(r.ledger.settled, left)
 			return
 		}

@@ -78,35 +78,25 @@ func (d *dead) still() string {
 
 // verdicts reads what is known of refused rows. Those before confirmed under the
 // same source were passed: what waits there waits for nobody. A table from before
-// there were refused rows has none.
+// there were refused rows has none; that it is missing is told when it is needed.
 func (db *database) verdicts(ctx context.Context, source string, lead leadership, streaming bool) ([]verdict, error) {
 	d := &dead{db, lead}
 	from := ""
+	var err error
 	if streaming {
 		from = Position{LSN: lead.confirmed}.String()
-		_, err := db.Exec(ctx, `DELETE FROM `+db.deadTable()+` WHERE slot = $1 AND source = $4 AND position COLLATE "C" < $5
+		_, err = db.Exec(ctx, `DELETE FROM `+db.deadTable()+` WHERE slot = $1 AND source = $4 AND position COLLATE "C" < $5
  AND state IN ('halted', 'divert', 'skip') AND `+d.still(), db.relay.cfg.Slot, lead.epoch, lead.pid, source, from)
-		if state := sqlState(err); state == stateUndefinedTable || state == stateNoPrivilege {
-			return nil, nil // told when it is needed
-		} else if err != nil {
-			return nil, fmt.Errorf("look at the refused rows: %w", err)
-		}
 	}
-	rows, err := db.Query(ctx, `SELECT source, position, id, state FROM `+db.deadTable()+`
+	var found []verdict
+	if err == nil {
+		var rows pgx.Rows
+		rows, err = db.Query(ctx, `SELECT source, position, id, state FROM `+db.deadTable()+`
  WHERE slot = $1 AND (source = $2 AND position COLLATE "C" >= $3 OR source <> $2 AND state IN ('halted', 'divert', 'skip'))`, db.relay.cfg.Slot, source, from)
-	if err != nil {
-		return nil, fmt.Errorf("look at the refused rows: %w", err)
+		if err == nil {
+			found, err = pgx.CollectRows(rows, scanVerdict)
+		}
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (v verdict, err error) {
-		var position string
-		if err := row.Scan(&v.source, &position, &v.id, &v.state); err != nil {
-			return v, err
-		}
-		if _, err := fmt.Sscanf(position, "%X.%X", (*uint64)(&v.position.LSN), &v.position.Ordinal); err != nil {
-			return v, fmt.Errorf("position %q: %w", position, err)
-		}
-		return v, nil
-	})
 	switch state := sqlState(err); {
 	case state == stateUndefinedTable, state == stateNoPrivilege:
 		return nil, nil
@@ -114,6 +104,17 @@ func (db *database) verdicts(ctx context.Context, source string, lead leadership
 		return nil, fmt.Errorf("look at the refused rows: %w", err)
 	}
 	return found, nil
+}
+
+func scanVerdict(row pgx.CollectableRow) (v verdict, err error) {
+	var position string
+	if err := row.Scan(&v.source, &position, &v.id, &v.state); err != nil {
+		return v, err
+	}
+	if _, err := fmt.Sscanf(position, "%X.%X", (*uint64)(&v.position.LSN), &v.position.Ordinal); err != nil {
+		return v, fmt.Errorf("position %q: %w", position, err)
+	}
+	return v, nil
 }
 
 // keep stores c whole under state. A row that waits becomes what state says; an

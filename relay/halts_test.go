@@ -304,6 +304,10 @@ func TestHaltCasesAreComplete(t *testing.T) {
 	elsewhere := map[string]string{
 		"pooler":             "package replication tests the refusal; its hint is in words",
 		"database_rewound":   "TestDatabaseThatWasSetBack",
+		"options_changed":    "TestReplayDiffers",
+		"checkpoint_lost":    "TestCheckpointLost",
+		"replay_differs":     "TestReplayDiffers",
+		"poison":             "TestPoisonHalts",
 		"xids_not_kept":      "TestTrustXIDsAfterARestoreIsRefused",
 		"wal_sender_timeout": "only behind something that drops startup options",
 	}

@@ -52,7 +52,7 @@ func (s *stream) publish(ctx context.Context, m *Message, bad *unfit) error {
 		return nil
 	}
 	if q.over(m.Position) {
-		if err := s.drained(ctx); err != nil {
+		if err := s.drained(ctx, m.Cursor-1); err != nil {
 			return err
 		}
 		q.passed()
@@ -63,7 +63,7 @@ func (s *stream) publish(ctx context.Context, m *Message, bad *unfit) error {
 	case known:
 		return s.carryOut(ctx, m, v, bad)
 	case bad != nil:
-		if err := s.drained(ctx); err != nil {
+		if err := s.drained(ctx, m.Cursor-1); err != nil {
 			return err
 		}
 		return &refusal{message: m, bad: bad, cause: bad.cause}
@@ -80,19 +80,27 @@ func (s *stream) hand(m *Message) {
 	s.relay.sink.Publish(m)
 }
 
-// drained waits until the sink has taken everything.
-func (s *stream) drained(ctx context.Context) error {
+// drained waits until the sink has taken everything, rows of the backlog up to
+// that seq among it. A next session goes on from there, while the ledger counts
+// whole chunks: else each look at a refused row would repeat those before it.
+func (s *stream) drained(ctx context.Context, cursor int64) error {
 	if err := s.awaitEmpty(ctx); err != nil {
 		return err
 	}
-	return s.failure() // a sink that gave everything back is empty, too
+	if err := s.failure(); err != nil { // a sink that gave everything back is empty, too
+		return err
+	}
+	if s.paying != nil {
+		s.paying.debt.note(cursor, false)
+	}
+	return nil
 }
 
 // try publishes a suspect within a trial, and ends the trial with its last.
 func (s *stream) try(ctx context.Context, m *Message) error {
 	q := &s.relay.quarantine
 	if q.size == 0 {
-		if err := s.drained(ctx); err != nil {
+		if err := s.drained(ctx, m.Cursor-1); err != nil {
 			return err
 		}
 		q.try()
@@ -102,7 +110,7 @@ func (s *stream) try(ctx context.Context, m *Message) error {
 		return nil
 	}
 	alone := q.size == 1
-	if err := s.drained(ctx); err != nil {
+	if err := s.drained(ctx, m.Cursor); err != nil {
 		if alone && errors.Is(err, ErrPoison) {
 			return &refusal{message: m, cause: err}
 		}
@@ -114,7 +122,7 @@ func (s *stream) try(ctx context.Context, m *Message) error {
 
 // carryOut does with m what was decided about it.
 func (s *stream) carryOut(ctx context.Context, m *Message, v verdict, bad *unfit) error {
-	if err := s.drained(ctx); err != nil {
+	if err := s.drained(ctx, m.Cursor-1); err != nil {
 		return err
 	}
 	q, r := &s.relay.quarantine, s.relay
@@ -124,7 +132,7 @@ func (s *stream) carryOut(ctx context.Context, m *Message, v verdict, bad *unfit
 			return &refusal{message: m, bad: bad, cause: bad.cause}
 		}
 		s.hand(m)
-		err := s.drained(ctx)
+		err := s.drained(ctx, m.Cursor)
 		if errors.Is(err, ErrPoison) {
 			return &refusal{message: m, cause: err}
 		}
@@ -178,7 +186,7 @@ func (s *stream) deadLetter(ctx context.Context, m *Message, v verdict, bad *unf
 	}
 	letter := m.deadLetter(r.routes.named(r.cfg.DeadLetterTopic), reason, bad, q.stubs[m.Position])
 	s.hand(letter)
-	err = s.drained(ctx)
+	err = s.drained(ctx, m.Cursor)
 	switch {
 	case errors.Is(err, ErrPoison) && !q.stubs[m.Position]:
 		q.note(m.Position) // in the next session without the value

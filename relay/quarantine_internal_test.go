@@ -28,7 +28,6 @@ func TestQuarantineFindsTheBadRows(t *testing.T) {
 				t.Fatalf("seed %d: %d rows, %d bad: still searching after %d sessions", seed, n, len(bad), sessions)
 			}
 			q.begin("s", nil, refused)
-			refused = nil
 			next, refused = runTrials(&q, next, uint64(n), rng, bad, condemned, &arrived)
 		}
 		if len(condemned) != len(bad) || len(arrived)+len(bad) != n || !slices.IsSorted(arrived) {

@@ -204,15 +204,6 @@ func (r *Relay) leadership(ctx context.Context, conn *replication.Conn, p *progr
 	return err
 }
 
-func (r *Relay) source(c *candidacy, l leadership) Source {
-	return Source{
-		SystemID: c.here.systemID, Timeline: c.here.timeline, Slot: r.cfg.Slot,
-		Generation: l.generation, Epoch: l.epoch, Report: r.report,
-		Lease:    func() bool { return r.lease.holds(l.epoch) },
-		Delivery: r.delivery(), WriteSeq: r.writeSeq.Load, Options: r.optionsHash(), History: c.here.history,
-	}
-}
-
 // lead is what a leader does, in order.
 func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *debt) error {
 	r := s.relay

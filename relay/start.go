@@ -223,3 +223,13 @@ func (db *database) keepsRows(ctx context.Context) (readable, keeps bool, err er
 }
 
 func quote(names ...string) string { return pgx.Identifier(names).Sanitize() }
+
+// source is what the sink is told of the leadership.
+func (r *Relay) source(c *candidacy, l leadership) Source {
+	return Source{
+		SystemID: c.here.systemID, Timeline: c.here.timeline, Slot: r.cfg.Slot,
+		Generation: l.generation, Epoch: l.epoch, Report: r.report,
+		Lease:    func() bool { return r.lease.holds(l.epoch) },
+		Delivery: r.delivery(), WriteSeq: r.writeSeq.Load, Options: r.optionsHash(), History: c.here.history,
+	}
+}

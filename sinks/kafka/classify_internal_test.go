@@ -103,10 +103,14 @@ func TestACLHint(t *testing.T) {
 }
 
 func TestPoisonNamesTheRow(t *testing.T) {
-	m := &relay.Message{ID: []byte("row-7"), Topic: "orders"}
-	err := classifier{}.settled(m, kerr.MessageTooLarge)
+	m := relay.NewMessage(&relay.Message{ID: []byte("row-7"), Topic: "orders", Value: make([]byte, 2000)}, nil, func(error) {})
+	err := classifier{brokers: []string{"b1:9092"}}.settled(m, kerr.MessageTooLarge)
 	if !errors.Is(err, relay.ErrPoison) || !errors.Is(err, kerr.MessageTooLarge) || !strings.Contains(err.Error(), "row-7") {
 		t.Errorf("%v", err)
+	}
+	mend, ok := errors.AsType[relay.Mendable](err)
+	if !ok || !strings.HasPrefix(mend.Mend().Shell, "kafka-configs.sh --bootstrap-server b1:9092 --alter --entity-type topics --entity-name 'orders' --add-config max.message.bytes=3") {
+		t.Errorf("to mend it: %+v", mend.Mend())
 	}
 	follows := &followsError{err}
 	if errors.Is(follows, relay.ErrPoison) || !strings.Contains(follows.Error(), "row-7") {
