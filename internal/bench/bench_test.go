@@ -195,7 +195,7 @@ func TestProducerAndConsumer(t *testing.T) {
 		t.Errorf("%v, %+v", err, r)
 	}
 	br := broker{addresses: j.Brokers, topic: j.Topic}
-	if err := br.holds(t.Context(), rows); err != nil {
+	if err := br.holds(t.Context(), rows, false); err != nil {
 		t.Error(err)
 	}
 	if err := br.holds(t.Context(), rows+1); err == nil {

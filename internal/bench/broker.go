@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -84,6 +85,28 @@ func (br *broker) count(ctx context.Context) (n int, err error) {
 		return ends.Error()
 	})
 	return n, err
+}
+
+// read is how many committed records a reader gets, who waits for rows of them and then a little for more.
+func (br *broker) read(ctx context.Context, rows int) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	client, err := kgo.NewClient(kgo.SeedBrokers(br.addresses...), kgo.ConsumeTopics(br.topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	for n < rows {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return n, fmt.Errorf("after %d records: %w", n, err)
+		}
+		n += fetches.NumRecords()
+	}
+	more, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	return n + client.PollFetches(more).NumRecords(), nil
 }
 
 // openKafka starts the real broker, with the compilers and memory of a long

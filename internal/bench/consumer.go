@@ -12,7 +12,11 @@ import (
 // consume reads a topic from its start until the job's rows are there, and says
 // how old they were by the header outrider-committed-at when they came.
 func consume(ctx context.Context, j job, ready func() error) (report, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(j.Brokers...),
+	isolation := kgo.ReadUncommitted()
+	if j.Committed {
+		isolation = kgo.ReadCommitted()
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(j.Brokers...), kgo.FetchIsolationLevel(isolation),
 		kgo.ConsumeTopics(j.Topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.MetadataMinAge(250*time.Millisecond))
 	if err != nil {

@@ -33,7 +33,7 @@ func (b *bench) latencies(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("latency, %s: %w", l.name, err)
 			}
-			b.say("latency %-18s p50 %5.2f ms  p99 %5.2f ms  max %5.1f ms  at %.0f/s  (others %.2f cores)", l.name, s.P50, s.P99, s.Max, s.Rate, s.Others)
+			b.say("latency %-30s p50 %5.2f ms  p99 %5.2f ms  max %5.1f ms  at %.0f/s  (others %.2f cores)", l.name, s.P50, s.P99, s.Max, s.Rate, s.Others)
 			b.results.addLatency(l.name, s)
 		}
 	}
@@ -56,7 +56,7 @@ func (b *bench) latency(ctx context.Context, l leg, run string) (s steady, err e
 	}
 	switch {
 	case l.relay:
-		s, err = b.relayLatency(ctx, l.sink, run)
+		s, err = b.relayLatency(ctx, l, run)
 	case l.sink != "":
 		s, err = b.producerLatency(ctx, l.sink, run)
 	default:
@@ -86,8 +86,8 @@ func (b *bench) rawLatency(ctx context.Context, run string) (s steady, err error
 }
 
 // relayLatency is from commit to consumer.
-func (b *bench) relayLatency(ctx context.Context, sink, run string) (s steady, err error) {
-	slot, prefix := slotName(run, sink), run+"."
+func (b *bench) relayLatency(ctx context.Context, l leg, run string) (s steady, err error) {
+	slot, prefix := slotName(run, l.sink), run+"."
 	if err := b.db.makeSlot(ctx, slot); err != nil {
 		return s, err
 	}
@@ -95,12 +95,12 @@ func (b *bench) relayLatency(ctx context.Context, sink, run string) (s steady, e
 	if err := b.db.enroll(ctx, slot); err != nil {
 		return s, err
 	}
-	br, err := b.brokerFor(ctx, sink, prefix+tableTopic)
+	br, err := b.brokerFor(ctx, l.sink, prefix+tableTopic)
 	if err != nil {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, br.close()) }()
-	r, err := b.startRelay(relaySettings{binary: b.binary, slot: slot, sink: sink, broker: br, prefix: prefix})
+	r, err := b.startRelay(relaySettings{binary: b.binary, slot: slot, sink: l.sink, exact: l.exact, broker: br, prefix: prefix})
 	if err != nil {
 		return s, err
 	}
@@ -108,7 +108,7 @@ func (b *bench) relayLatency(ctx context.Context, sink, run string) (s steady, e
 	if _, err := b.db.walsender(ctx, slot, r.ended); err != nil {
 		return s, err
 	}
-	w, err := b.consumer(ctx, br)
+	w, err := b.consumer(ctx, br, l.exact)
 	if err != nil {
 		return s, err
 	}
@@ -126,7 +126,7 @@ func (b *bench) producerLatency(ctx context.Context, sink, run string) (s steady
 		return s, err
 	}
 	defer func() { err = errors.Join(err, br.close()) }()
-	consumer, err := b.consumer(ctx, br)
+	consumer, err := b.consumer(ctx, br, false)
 	if err != nil {
 		return s, err
 	}
@@ -149,10 +149,10 @@ func (b *bench) producerLatency(ctx context.Context, sink, run string) (s steady
 	return s, err
 }
 
-// consumer starts a consumer of the broker's topic.
-func (b *bench) consumer(ctx context.Context, br *broker) (*worker, error) {
+// consumer starts a consumer of the broker's topic, if asked for one of committed records only.
+func (b *bench) consumer(ctx context.Context, br *broker, committed bool) (*worker, error) {
 	rows, skip := b.options.latencyRows()
-	return b.startWorker(ctx, job{Role: roleConsumer, Brokers: br.addresses, Topic: br.topic, Rows: rows, Skip: skip})
+	return b.startWorker(ctx, job{Role: roleConsumer, Brokers: br.addresses, Topic: br.topic, Rows: rows, Skip: skip, Committed: committed})
 }
 
 // writeFor commits rows at the rate, and asks w when they came.

@@ -33,14 +33,18 @@ func (b *bench) profiles(ctx context.Context, data *data) error {
 		if !l.relay {
 			continue
 		}
-		file, err := filepath.Abs(filepath.Join(b.options.profile, data.part+"-"+l.sink+".pprof"))
+		name := data.part + "-" + l.sink
+		if l.exact {
+			name += "-exactly-once"
+		}
+		file, err := filepath.Abs(filepath.Join(b.options.profile, name+".pprof"))
 		if err != nil {
 			return err
 		}
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if _, err := b.relayRun(ctx, l.sink, data.part+"-profile", data, binary, file); err != nil {
+		if _, err := b.relayRun(ctx, l, name+"-profile", data, binary, file); err != nil {
 			return fmt.Errorf("profile %s, %s: %w", data.part, l.name, err)
 		}
 		out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", "-nodecount=25", binary, file).Output()

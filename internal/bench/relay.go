@@ -47,6 +47,7 @@ type relaySettings struct {
 	slot   string
 	sink   string
 	broker *broker
+	exact  bool     // exactly-once
 	prefix string   // of the topic
 	rows   int      // after which it is done
 	extra  []string // variables
@@ -91,6 +92,9 @@ func (b *bench) startRelay(s relaySettings) (*relayProcess, error) {
 	} else {
 		cmd.Env = append(cmd.Env, "OUTRIDER_SINK=kafka", "OUTRIDER_TOPIC_PREFIX="+s.prefix,
 			"OUTRIDER_KAFKA_BROKERS="+strings.Join(s.broker.addresses, ","))
+	}
+	if s.exact {
+		cmd.Env = append(cmd.Env, "OUTRIDER_DELIVERY=exactly-once")
 	}
 	cmd.Env = append(append(cmd.Env, s.extra...), b.options.settings...)
 	cmd.Stdout, cmd.Stderr = null, log

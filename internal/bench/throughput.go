@@ -13,6 +13,7 @@ const (
 	legStdout   = "outrider → stdout"
 	legFake     = "outrider → kfake"
 	legKafka    = "outrider → kafka"
+	legExact    = "outrider → kafka, exactly-once"
 	legBareFake = "producer → kfake"
 	legBare     = "producer → kafka"
 )
@@ -22,6 +23,7 @@ type leg struct {
 	name  string
 	sink  string // "" for the raw reader
 	relay bool
+	exact bool // exactly-once
 }
 
 // legs are those that the options ask for, in the order in which they take
@@ -29,11 +31,12 @@ type leg struct {
 func (b *bench) legs() []leg {
 	list := []leg{{name: legRaw}}
 	for _, l := range []leg{
-		{legStdout, sinkStdout, true},
-		{legBareFake, sinkFake, false},
-		{legFake, sinkFake, true},
-		{legBare, sinkKafka, false},
-		{legKafka, sinkKafka, true},
+		{legStdout, sinkStdout, true, false},
+		{legBareFake, sinkFake, false, false},
+		{legFake, sinkFake, true, false},
+		{legBare, sinkKafka, false, false},
+		{legKafka, sinkKafka, true, false},
+		{legExact, sinkKafka, true, true},
 	} {
 		if b.has(l.sink) {
 			list = append(list, l)
@@ -83,7 +86,7 @@ func (b *bench) runLeg(ctx context.Context, l leg, data *data) error {
 	if err != nil {
 		return fmt.Errorf("%s, %s: %w", data.part, l.name, err)
 	}
-	b.say("%-7s %-18s %s", data.part, l.name, m)
+	b.say("%-7s %-30s %s", data.part, l.name, m)
 	b.results.add(data.part, l.name, m)
 	return nil
 }
@@ -91,7 +94,7 @@ func (b *bench) runLeg(ctx context.Context, l leg, data *data) error {
 func (b *bench) makeRun(ctx context.Context, l leg, run string, data *data) (measurement, error) {
 	switch {
 	case l.relay:
-		return b.relayRun(ctx, l.sink, run, data, b.binary, "")
+		return b.relayRun(ctx, l, run, data, b.binary, "")
 	case l.sink != "":
 		return b.bareProducer(ctx, l.sink, run, data.rows)
 	default:
@@ -125,28 +128,28 @@ func (b *bench) rawRun(ctx context.Context, run string, data *data) (m measureme
 
 // relayRun has the relay read the data into a sink, and counts what is there.
 // profile is the file for a profile, if binary is one that makes it.
-func (b *bench) relayRun(ctx context.Context, sink, run string, data *data, binary, profile string) (m measurement, err error) {
-	slot, prefix := slotName(run, sink), run+"."
+func (b *bench) relayRun(ctx context.Context, l leg, run string, data *data, binary, profile string) (m measurement, err error) {
+	slot, prefix := slotName(run, l.sink), run+"."
 	if err := b.db.copyBase(ctx, slot); err != nil {
 		return m, err
 	}
 	if err := b.db.enroll(ctx, slot); err != nil {
 		return m, err
 	}
-	br, err := b.brokerFor(ctx, sink, prefix+tableTopic)
+	br, err := b.brokerFor(ctx, l.sink, prefix+tableTopic)
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, br.close()) }()
 	m, err = b.readSlot(ctx, slot, data, br.pid, func() (reader, error) {
-		r, err := b.startRelay(relaySettings{binary: binary, slot: slot, sink: sink, broker: br, prefix: prefix, rows: data.rows, profile: profile})
+		r, err := b.startRelay(relaySettings{binary: binary, slot: slot, sink: l.sink, exact: l.exact, broker: br, prefix: prefix, rows: data.rows, profile: profile})
 		if err == nil && profile != "" {
 			return &profiledRelay{r, profile}, nil
 		}
 		return r, err
 	})
 	if err == nil && br.pid != 0 {
-		err = br.holds(ctx, data.rows)
+		err = br.holds(ctx, data.rows, l.exact)
 	}
 	return m, err
 }
@@ -210,12 +213,17 @@ func (b *bench) bareProducer(ctx context.Context, sink, run string, rows int) (m
 	if m, err = win.close(rows); err != nil {
 		return m, err
 	}
-	return m, br.holds(ctx, rows)
+	return m, br.holds(ctx, rows, false)
 }
 
-// holds fails unless the topic has exactly so many records.
-func (br *broker) holds(ctx context.Context, rows int) error {
-	n, err := br.count(ctx)
+// holds fails unless the topic has exactly so many records, not counting the
+// marks at the ends of transactions.
+func (br *broker) holds(ctx context.Context, rows int, transactions bool) error {
+	count := br.count
+	if transactions {
+		count = func(ctx context.Context) (int, error) { return br.read(ctx, rows) }
+	}
+	n, err := count(ctx)
 	if err == nil && n != rows {
 		err = fmt.Errorf("topic %s has %d records, not %d", br.topic, n, rows)
 	}

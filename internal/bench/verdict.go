@@ -18,7 +18,9 @@ const (
 	maxP99Ratio  = 2   // of the p99 of both baselines together
 	aimBatchCPU  = 5   // seconds per million rows
 	aimSingleCPU = 12
-	aimP99       = 10 // ms
+	aimP99       = 10  // ms
+	minExact     = 0.8 // of the rows a second of at-least-once
+	aimExactP99  = 60  // ms
 	aimMemory    = budget>>20 + 40
 )
 
@@ -35,6 +37,9 @@ func (r *results) judge() {
 		}
 		r.judgeCPU(part, legFake, legBareFake)
 		r.judgeCPU(part, legKafka, legBare)
+		if plain, exact := r.find(part, legKafka), r.find(part, legExact); plain != nil && exact != nil {
+			r.verdict(verdict{Required: true, AtLeast: true, What: part + ": rows/s of exactly-once ÷ at-least-once, into kafka", Value: exact.Best.Rate / plain.Best.Rate, Limit: minExact})
+		}
 	}
 	r.judgeLatency(legFake, legBareFake)
 	r.judgeLatency(legKafka, legBare)
@@ -46,6 +51,9 @@ func (r *results) judge() {
 	}
 	if l := r.findLatency(legKafka); l != nil {
 		r.verdict(verdict{What: "p99 into kafka, ms", Value: l.Best.P99, Limit: aimP99})
+	}
+	if l := r.findLatency(legExact); l != nil {
+		r.verdict(verdict{What: "p99 into kafka, exactly-once, ms", Value: l.Best.P99, Limit: aimExactP99})
 	}
 	r.judgeMemory()
 }

@@ -30,16 +30,17 @@ const (
 
 // job is what a worker is told.
 type job struct {
-	Role    string   `json:"role"`
-	URL     string   `json:"url,omitempty"`     // of the database
-	Slot    string   `json:"slot,omitempty"`    // raw reader
-	Brokers []string `json:"brokers,omitempty"` // producer, consumer
-	Topic   string   `json:"topic,omitempty"`
-	Rows    int      `json:"rows,omitempty"` // after which it is done
-	Skip    int      `json:"skip,omitempty"` // rows whose latency does not count
-	Timed   bool     `json:"timed,omitempty"`
-	Rate    int      `json:"rate,omitempty"` // producer: records a second, 0 = as many as it can
-	Port    int      `json:"port,omitempty"` // fake broker
+	Role      string   `json:"role"`
+	URL       string   `json:"url,omitempty"`     // of the database
+	Slot      string   `json:"slot,omitempty"`    // raw reader
+	Brokers   []string `json:"brokers,omitempty"` // producer, consumer
+	Topic     string   `json:"topic,omitempty"`
+	Rows      int      `json:"rows,omitempty"` // after which it is done
+	Skip      int      `json:"skip,omitempty"` // rows whose latency does not count
+	Timed     bool     `json:"timed,omitempty"`
+	Rate      int      `json:"rate,omitempty"`      // producer: records a second, 0 = as many as it can
+	Committed bool     `json:"committed,omitempty"` // consumer: committed records only
+	Port      int      `json:"port,omitempty"`      // fake broker
 }
 
 // report is what a worker tells, a line each: ready, then done. It stays until
