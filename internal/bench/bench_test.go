@@ -198,7 +198,7 @@ func TestProducerAndConsumer(t *testing.T) {
 	if err := br.holds(t.Context(), rows, false); err != nil {
 		t.Error(err)
 	}
-	if err := br.holds(t.Context(), rows+1); err == nil {
+	if err := br.holds(t.Context(), rows+1, false); err == nil {
 		t.Error("a missing record is not noticed")
 	}
 	stop := errors.New("stop")
