@@ -90,12 +90,26 @@ func (r *Relay) judgeTimeline(c *candidacy, cp Checkpoint) error {
 			c.here.timeline, cp.Timeline),
 		Hints: []Hint{
 			{Say: "let OUTRIDER_DATABASE_URL lead to the primary"},
-			{
-				Say: "if this server is the right one, go on with what it has, under a new generation; what was published from the other stays on Kafka, and what both have comes twice from the last confirmed transaction on",
-				SQL: fmt.Sprintf("UPDATE %s SET generation = %d WHERE slot = %s;", (&database{relay: r}).relays(), cp.Generation+1, literal(r.cfg.Slot)),
-			},
+			r.newGeneration(c, cp.Generation+1),
 		},
 	}}
+}
+
+// newGeneration is the way to go on from a server as it is. Without a progress
+// row it is a first start, which publishes what stands in the table.
+func (r *Relay) newGeneration(c *candidacy, generation int64) Hint {
+	relays, slot := (&database{relay: r}).relays(), literal(r.cfg.Slot)
+	if c.row == nil {
+		return Hint{
+			Say: "if this server is the right one, publish what its table holds, under a new generation; what was published from the other stays on Kafka, and what both have comes twice",
+			SQL: fmt.Sprintf("INSERT INTO %s (slot, contract, system_id, timeline, history, phase, generation) VALUES (%s, %d, %s, %d, %s, 'creating', %d);",
+				relays, slot, contract, literal(c.here.systemID), c.here.timeline, literal(c.here.history), generation),
+		}
+	}
+	return Hint{
+		Say: "if this server is the right one, go on with what it has, under a new generation; what was published from the other stays on Kafka, and what both have comes twice from the last confirmed transaction on",
+		SQL: fmt.Sprintf("UPDATE %s SET generation = %d WHERE slot = %s;", relays, generation, slot),
+	}
 }
 
 // judgeCheckpoint looks at the checkpoint that is final, because everybody else is fenced.

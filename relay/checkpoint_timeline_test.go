@@ -105,6 +105,20 @@ func TestBranchThatWasLeft(t *testing.T) {
 	})
 }
 
+// Without a row of its own, as where the server left the line before there was
+// one, it is still not a first start until somebody says so.
+func TestBranchThatWasLeftBeforeTheRow(t *testing.T) {
+	w, old, b, all := leftBehind(t)
+	r := w.startExact(w.exact(), b.sink(false))
+	all = append(all, w.inOne(4, 4)...)
+	b.awaitExactly(t, all...)
+	r.stop()
+	w.goTo(old)
+	w.exec(`DELETE FROM outbox.relays`)
+	w.exec(`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots`)
+	w.awaitBranch(b, all)
+}
+
 // awaitBranch starts a relay in the world, which must wait, and goes on as its hint says.
 func (w *world) awaitBranch(b *broker, all []string) {
 	w.t.Helper()

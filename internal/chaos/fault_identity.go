@@ -220,7 +220,7 @@ func shareSlotName(ctx context.Context, s *Stage) (string, error) {
 	if err := s.Stop(ctx, second); err != nil {
 		return "", err
 	}
-	second.Relay.Env = append(second.Relay.Env, proposed)
+	second.Relay.Env = append(second.Relay.Env, proposed, "OUTRIDER_SLOT=")
 	if err := errors.Join(second.Start(), s.Leads(ctx, second)); err != nil {
 		return "", err
 	}
