@@ -41,7 +41,7 @@ func (f Fault) Strike(ctx context.Context, s *Stage) (evidence string, err error
 
 // Faults returns all faults, in the order of the table.
 func Faults() []Fault {
-	return slices.Concat(relayFaults(), takeoverFaults(), postgresFaults(), kafkaFaults(), slotFaults(), publicationFaults(), failoverFaults(), identityFaults())
+	return slices.Concat(relayFaults(), takeoverFaults(), postgresFaults(), kafkaFaults(), poisonFaults(), slotFaults(), publicationFaults(), failoverFaults(), identityFaults())
 }
 
 // void is the error of a fault that did not bite.
