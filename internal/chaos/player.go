@@ -27,7 +27,7 @@ func (s *Stage) AddRelay() *Player {
 
 // name is the relays' own, from which the topic of checkpoints has its name: the
 // servers of many stages are copies of one, so their identifier does not tell them apart.
-func (s *Stage) name() string { return strings.ReplaceAll(s.topic, "-", "_") }
+func (s *Stage) name() string { return fmt.Sprintf("chaos_%x", s.cfg.Seed) }
 
 // Player is a relay on a stage, over many lives.
 type Player struct {
