@@ -200,7 +200,7 @@ func (s *Stage) settle(ctx context.Context, f Fault, generation int) (err error)
 			if err != nil || now <= generation {
 				return false, err
 			}
-			phase, err := ask[string](ctx, s, `SELECT phase FROM outbox.relays WHERE slot = $1`, slotName)
+			phase, err := ask[string](ctx, s, `SELECT phase FROM outbox.relays WHERE slot = $1`, s.slot())
 			return phase == "streaming", err
 		})
 		if err != nil {
@@ -215,5 +215,5 @@ func (s *Stage) settle(ctx context.Context, f Fault, generation int) (err error)
 }
 
 func (s *Stage) generation(ctx context.Context) (int, error) {
-	return ask[int](ctx, s, `SELECT coalesce(max(generation), 0)::int FROM outbox.relays WHERE slot = $1`, slotName)
+	return ask[int](ctx, s, `SELECT coalesce(max(generation), 0)::int FROM outbox.relays WHERE slot = $1`, s.slot())
 }

@@ -113,7 +113,7 @@ func (s *Stage) ready(ctx context.Context, standby *pgx.Conn) (err error) {
 			if err := wait(ctx, 200*time.Millisecond); err != nil {
 				return false, err
 			}
-			err = standby.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND synced AND NOT temporary`, slotName).Scan(&ready)
+			err = standby.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND synced AND NOT temporary`, s.slot()).Scan(&ready)
 			return ready, err
 		})
 		if err == nil || ctx.Err() != nil {
@@ -132,7 +132,7 @@ func (s *Stage) slotState(ctx context.Context, db *pgx.Conn) (state string) {
 		}
 	}
 	err := db.QueryRow(ctx, `SELECT coalesce((SELECT to_jsonb(s)::text FROM pg_replication_slots s WHERE slot_name = $1), 'no slot') || ', prepared '
- || (SELECT coalesce(string_agg(gid || ' ' || transaction, ', '), 'none') FROM pg_prepared_xacts)`, slotName).Scan(&state)
+ || (SELECT coalesce(string_agg(gid || ' ' || transaction, ', '), 'none') FROM pg_prepared_xacts)`, s.slot()).Scan(&state)
 	if err != nil {
 		return err.Error()
 	}

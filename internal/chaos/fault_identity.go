@@ -47,12 +47,12 @@ func rollBack(ctx context.Context, s *Stage) (string, error) {
 	s.closing = append(s.closing, func() { _ = snapshot.Close() })
 	// Set back by less than the row tells, nothing halts, and nothing is lost:
 	// that is another test (TestDatabaseSetBackByAMoment).
-	writes, err := ask[int](ctx, s, `SELECT write_seq::int FROM outbox.relays WHERE slot = $1`, slotName)
+	writes, err := ask[int](ctx, s, `SELECT write_seq::int FROM outbox.relays WHERE slot = $1`, s.slot())
 	if err != nil {
 		return "", err
 	}
 	err = s.until(ctx, "the row is written", func(ctx context.Context) (bool, error) {
-		now, err := ask[int](ctx, s, `SELECT write_seq::int FROM outbox.relays WHERE slot = $1`, slotName)
+		now, err := ask[int](ctx, s, `SELECT write_seq::int FROM outbox.relays WHERE slot = $1`, s.slot())
 		return now > writes+1, err
 	})
 	if err != nil {
@@ -220,7 +220,7 @@ func shareSlotName(ctx context.Context, s *Stage) (string, error) {
 	if err := s.Stop(ctx, second); err != nil {
 		return "", err
 	}
-	second.Relay.Env = append(second.Relay.Env, proposed, "OUTRIDER_SLOT=")
+	second.Relay.Env = append(second.Relay.Env, proposed)
 	if err := errors.Join(second.Start(), s.Leads(ctx, second)); err != nil {
 		return "", err
 	}

@@ -161,7 +161,7 @@ func promote(ctx context.Context, s *Stage) (string, error) {
 	}
 	slots := 0
 	err = s.until(ctx, "the new primary answers", func(ctx context.Context) (bool, error) {
-		slots, err = ask[int](ctx, s, `SELECT count(*)::int FROM pg_replication_slots WHERE slot_name = $1`, slotName)
+		slots, err = ask[int](ctx, s, `SELECT count(*)::int FROM pg_replication_slots WHERE slot_name = $1`, s.slot())
 		return err == nil, err
 	})
 	if err != nil {

@@ -41,7 +41,7 @@ func killRelay(ctx context.Context, s *Stage) (string, error) {
 }
 
 func rollRelays(ctx context.Context, s *Stage) (string, error) {
-	before, err := ask[int](ctx, s, `SELECT epoch FROM outbox.relays WHERE slot = $1`, slotName)
+	before, err := ask[int](ctx, s, `SELECT epoch FROM outbox.relays WHERE slot = $1`, s.slot())
 	if err != nil {
 		return "", err
 	}
@@ -64,7 +64,7 @@ func rollRelays(ctx context.Context, s *Stage) (string, error) {
 	if err := s.until(ctx, "somebody leads", func(ctx context.Context) (bool, error) { return s.Leader(ctx) != nil, nil }); err != nil {
 		return "", err
 	}
-	after, err := ask[int](ctx, s, `SELECT epoch FROM outbox.relays WHERE slot = $1`, slotName)
+	after, err := ask[int](ctx, s, `SELECT epoch FROM outbox.relays WHERE slot = $1`, s.slot())
 	if err == nil && after == before {
 		err = void("the leader has never changed")
 	}

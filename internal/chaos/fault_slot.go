@@ -71,18 +71,18 @@ func (s *Stage) without(ctx context.Context, harm func() (evidence string, err e
 
 func dropSlot(ctx context.Context, s *Stage) (string, error) {
 	return s.without(ctx, func() (string, error) {
-		return "slot dropped", s.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, slotName)
+		return "slot dropped", s.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, s.slot())
 	})
 }
 
 func advanceSlot(ctx context.Context, s *Stage) (string, error) {
 	return s.without(ctx, func() (string, error) {
 		s.sampler.Pause() // what the slot confirms from here on is not the relay's word
-		before, err := ask[string](ctx, s, `SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1`, slotName)
+		before, err := ask[string](ctx, s, `SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1`, s.slot())
 		if err != nil {
 			return "", err
 		}
-		after, err := ask[string](ctx, s, `SELECT end_lsn::text FROM pg_replication_slot_advance($1, pg_current_wal_flush_lsn())`, slotName)
+		after, err := ask[string](ctx, s, `SELECT end_lsn::text FROM pg_replication_slot_advance($1, pg_current_wal_flush_lsn())`, s.slot())
 		if err == nil && after == before {
 			err = void("the slot stays at %s", before)
 		}
@@ -98,7 +98,7 @@ func invalidateSlot(ctx context.Context, s *Stage) (string, error) {
 			return "", err
 		}
 		err := s.outrun(ctx, func(ctx context.Context) (bool, error) {
-			status, err := ask[string](ctx, s, `SELECT coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = $1`, slotName)
+			status, err := ask[string](ctx, s, `SELECT coalesce(wal_status, '') FROM pg_replication_slots WHERE slot_name = $1`, s.slot())
 			return status == "lost", err
 		})
 		if err != nil {
@@ -159,7 +159,7 @@ func invalidateTwice(ctx context.Context, s *Stage) (string, error) {
 		}
 		err = s.outrun(ctx, func(ctx context.Context) (bool, error) {
 			return ask[bool](ctx, s, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost') OR EXISTS (SELECT FROM outbox.relays WHERE generation > $2)`,
-				slotName, generation)
+				s.slot(), generation)
 		})
 		if err := errors.Join(err, s.limitSlots(ctx, `ALTER SYSTEM RESET max_slot_wal_keep_size`)); err != nil {
 			return "", err

@@ -67,7 +67,7 @@ func (s *Stage) Leader(ctx context.Context) *Player {
 
 // Walsender is the pid of the server process that has the slot, 0 if none has.
 func (s *Stage) Walsender(ctx context.Context) (int, error) {
-	return ask[int](ctx, s, `SELECT coalesce(max(active_pid), 0) FROM pg_replication_slots WHERE slot_name = $1`, slotName)
+	return ask[int](ctx, s, `SELECT coalesce(max(active_pid), 0) FROM pg_replication_slots WHERE slot_name = $1`, s.slot())
 }
 
 // Owed freezes p and returns how many rows are committed and not on Kafka: what

@@ -13,7 +13,7 @@ func (s *Stage) AddRelay() *Player {
 	p := &Player{Name: name, Relay: Relay{
 		Binary: s.cfg.Binary, Log: filepath.Join(s.cfg.Dir, name+".log"),
 		Env: []string{
-			"OUTRIDER_DATABASE_URL=" + s.relays, "OUTRIDER_NAME=" + s.name(), "OUTRIDER_SLOT=" + slotName, "OUTRIDER_INSTANCE=" + name,
+			"OUTRIDER_DATABASE_URL=" + s.relays, "OUTRIDER_NAME=" + s.name(), "OUTRIDER_INSTANCE=" + name,
 			"OUTRIDER_KAFKA_BROKERS=" + strings.Join(s.cfg.Cluster.Brokers(), ","), "OUTRIDER_LOG_FORMAT=json",
 			"OUTRIDER_WAL_SENDER_TIMEOUT=" + s.cfg.Timeout.String(), "OUTRIDER_MAX_IN_FLIGHT_BYTES=" + strconv.Itoa(s.cfg.Budget),
 		},
@@ -24,10 +24,6 @@ func (s *Stage) AddRelay() *Player {
 	s.Relays = append(s.Relays, p)
 	return p
 }
-
-// name is the relays' own, from which the topic of checkpoints has its name: the
-// servers of many stages are copies of one, so their identifier does not tell them apart.
-func (s *Stage) name() string { return fmt.Sprintf("chaos_%x", s.cfg.Seed) }
 
 // Player is a relay on a stage, over many lives.
 type Player struct {

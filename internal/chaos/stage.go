@@ -23,10 +23,12 @@ import (
 	"github.com/outrider-cdc/outrider/relay"
 )
 
-const (
-	stageName = "chaos"
-	slotName  = "outrider_" + stageName
-)
+// name is that of the relays. Slot, transactional id and topic of checkpoints
+// derive from it: the servers of many stages are copies of one, so that nothing
+// else tells apart what they left on Kafka.
+func (s *Stage) name() string { return fmt.Sprintf("chaos_%x", s.cfg.Seed) }
+
+func (s *Stage) slot() string { return "outrider_" + s.name() }
 
 // StageConfig says what a stage is made of. Servers and links stay the caller's to close.
 type StageConfig struct {
@@ -104,7 +106,7 @@ func (s *Stage) open(ctx context.Context) error {
 	if s.Load, err = NewWorkload(load, s.cfg.Log); err != nil {
 		return err
 	}
-	s.sampler = &Sampler{DatabaseURL: s.url, Slot: slotName, Reader: s.Reader, Every: 50 * time.Millisecond}
+	s.sampler = &Sampler{DatabaseURL: s.url, Slot: s.slot(), Reader: s.Reader, Every: 50 * time.Millisecond}
 	return s.Load.Setup(ctx)
 }
 
