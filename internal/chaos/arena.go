@@ -24,16 +24,18 @@ type Arena struct {
 	Timeout  time.Duration // OUTRIDER_WAL_SENDER_TIMEOUT
 	Rate     float64       // rows per second of all writers together
 	Delivery string        // OUTRIDER_DELIVERY; "": the default
+	Kafka    string        // version; "": kafka.Version
 	Step     time.Duration // how long any one thing may take
 	Log      *slog.Logger
 
-	grounds map[int]*ground
+	grounds map[field]*ground
 }
 
 // ground is a cluster with a link before each node.
 type ground struct {
 	cluster *kafka.Cluster
 	links   []*proxy.Proxy
+	wire    wire
 }
 
 // Repetition is one fault, once.
@@ -92,12 +94,12 @@ func (a *Arena) try(ctx context.Context, f Fault, r *Repetition) {
 	}
 	r.Folder = folder
 	a.keep(f, r, server)
-	a.leave(f.nodes()) // a fault that failed may have left brokers dead or links cut
+	a.leave(f.field()) // a fault that failed may have left brokers dead or links cut
 }
 
 // run is one repetition on a fresh server.
 func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgres.Server, folder string) error {
-	g, err := a.ground(ctx, f.nodes())
+	g, err := a.ground(ctx, f.field())
 	if err != nil {
 		return err
 	}
@@ -106,7 +108,7 @@ func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgre
 		budget = defaultBudget
 	}
 	s, err := OpenStage(ctx, StageConfig{
-		Server: server, Cluster: g.cluster, Links: g.links, Binary: a.Binary, Dir: folder, Seed: r.Seed,
+		Server: server, Cluster: g.cluster, Links: g.links, Wire: &g.wire, Binary: a.Binary, Dir: folder, Seed: r.Seed,
 		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted},
 		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Delivery: a.Delivery, Repeats: f.Repeats, Log: a.Log,
 	})

@@ -19,6 +19,8 @@ type Fault struct {
 	Moves       bool   // Postgres becomes another server
 	Compacted   bool   // the topic is compacted, at once and all the time; no row lacks a key
 	Repeats     bool   // also exactly-once, what was published since the last mark may come twice: the slot is lost
+	Exactly     bool   // it is a fault of exactly-once only
+	Properties  string // of the brokers, comma-separated name=value; a cluster of its own is started with them
 	Recovers    bool   // a relay must read rows from the table afterwards, under a new generation
 
 	// within is how soon after Over rows must flow, given the sender's timeout; nil: any time.
@@ -41,7 +43,7 @@ func (f Fault) Strike(ctx context.Context, s *Stage) (evidence string, err error
 
 // Faults returns all faults, in the order of the table.
 func Faults() []Fault {
-	return slices.Concat(relayFaults(), takeoverFaults(), postgresFaults(), kafkaFaults(), poisonFaults(), slotFaults(), publicationFaults(), failoverFaults(), identityFaults())
+	return slices.Concat(relayFaults(), takeoverFaults(), postgresFaults(), kafkaFaults(), poisonFaults(), transactionFaults(), slotFaults(), publicationFaults(), failoverFaults(), identityFaults())
 }
 
 // void is the error of a fault that did not bite.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // poisonFaults make Kafka refuse rows.
@@ -50,19 +49,16 @@ func refuseRows(ctx context.Context, s *Stage) (string, error) {
 }
 
 func (s *Stage) alterTopic(ctx context.Context, change kadm.AlterConfig) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Cluster.Direct()...))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	changed, err := kadm.NewClient(client).AlterTopicConfigs(ctx, []kadm.AlterConfig{change}, s.topic)
-	if err != nil {
-		return fmt.Errorf("alter topic %s: %w", s.topic, err)
-	}
-	for _, c := range changed {
-		if c.Err != nil {
-			return fmt.Errorf("alter topic %s: %w", s.topic, c.Err)
+	return s.admin(func(admin *kadm.Client) error {
+		changed, err := admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{change}, s.topic)
+		if err != nil {
+			return fmt.Errorf("alter topic %s: %w", s.topic, err)
 		}
-	}
-	return nil
+		for _, c := range changed {
+			if c.Err != nil {
+				return fmt.Errorf("alter topic %s: %w", s.topic, c.Err)
+			}
+		}
+		return nil
+	})
 }

@@ -12,16 +12,27 @@ import (
 	"github.com/outrider-cdc/outrider/internal/harness/proxy"
 )
 
-func (f Fault) nodes() int { return max(f.Nodes, 1) }
+// field is what clusters of one arena differ by.
+type field struct {
+	nodes      int
+	properties string
+}
 
-// ground returns the cluster of that many nodes, started when it is first asked for.
-func (a *Arena) ground(ctx context.Context, nodes int) (*ground, error) {
-	if g := a.grounds[nodes]; g != nil {
+func (f Fault) field() field { return field{max(f.Nodes, 1), f.Properties} }
+
+// ground returns a cluster, started when it is first asked for.
+func (a *Arena) ground(ctx context.Context, on field) (*ground, error) {
+	if g := a.grounds[on]; g != nil {
 		return g, nil
 	}
-	g := &ground{links: make([]*proxy.Proxy, nodes)}
+	version := a.Kafka
+	if version == "" {
+		version = kafka.Version
+	}
+	g := &ground{links: make([]*proxy.Proxy, on.nodes)}
 	cluster, err := kafka.Open(ctx, kafka.Options{
-		Nodes: nodes, Version: kafka.Version, Logger: a.Log,
+		Nodes: on.nodes, Version: version, Logger: a.Log,
+		Properties: strings.FieldsFunc(on.properties, func(r rune) bool { return r == ',' }),
 		Advertise: func(node int, address string) (string, error) {
 			if old := g.links[node-1]; old != nil { // an attempt to start whose ports were taken
 				_ = old.Close()
@@ -30,6 +41,7 @@ func (a *Arena) ground(ctx context.Context, nodes int) (*ground, error) {
 			if err != nil {
 				return "", err
 			}
+			link.Inspect(func() proxy.Inspector { return g.wire.inspect(node) })
 			g.links[node-1] = link
 			return link.Addr(), nil
 		},
@@ -40,9 +52,9 @@ func (a *Arena) ground(ctx context.Context, nodes int) (*ground, error) {
 	}
 	g.cluster = cluster
 	if a.grounds == nil {
-		a.grounds = map[int]*ground{}
+		a.grounds = map[field]*ground{}
 	}
-	a.grounds[nodes] = g
+	a.grounds[on] = g
 	return g, nil
 }
 
@@ -58,17 +70,17 @@ func (g *ground) close() {
 }
 
 // leave gives a cluster up; the next repetition starts another.
-func (a *Arena) leave(nodes int) {
-	if g := a.grounds[nodes]; g != nil {
+func (a *Arena) leave(on field) {
+	if g := a.grounds[on]; g != nil {
 		g.close()
-		delete(a.grounds, nodes)
+		delete(a.grounds, on)
 	}
 }
 
 // Close ends all clusters.
 func (a *Arena) Close() {
-	for nodes := range a.grounds {
-		a.leave(nodes)
+	for on := range a.grounds {
+		a.leave(on)
 	}
 }
 
@@ -81,7 +93,7 @@ func (a *Arena) keep(f Fault, r *Repetition, server *postgres.Server) {
 	if server != nil {
 		write("postgres.log", server.Log())
 	}
-	if g := a.grounds[f.nodes()]; g != nil {
+	if g := a.grounds[f.field()]; g != nil {
 		for id := range g.cluster.Nodes() {
 			write(fmt.Sprintf("kafka-%d.log", id+1), g.cluster.Log(id+1))
 		}

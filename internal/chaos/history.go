@@ -149,6 +149,8 @@ type History struct {
 	// KeyContention is how often a writer met another one on a key. Without
 	// such meetings the order was never in danger, and the run proves nothing.
 	KeyContention int
+	// Hanging names partitions in which a transaction was open long after the relays had ended.
+	Hanging []string
 	// ExactlyOnce makes duplicates a finding.
 	ExactlyOnce bool
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // Over marks the moment from which rows could flow again as far as the fault is
@@ -70,6 +72,10 @@ func (s *Stage) End(ctx context.Context) (Report, error) {
 	if err := s.within(ctx, s.Reader.CatchUp); err != nil {
 		return Report{}, errors.Join(append(errs, err)...)
 	}
+	hanging, err := s.openTransactions(ctx)
+	if err != nil {
+		return Report{}, errors.Join(append(errs, err)...)
+	}
 	table, err := s.Load.TableIDs(ctx)
 	if err != nil {
 		return Report{}, errors.Join(append(errs, err)...)
@@ -80,6 +86,51 @@ func (s *Stage) End(ctx context.Context) (Report, error) {
 	}
 	return Verify(History{
 		Committed: out.Committed, RolledBack: out.RolledBack, Vanished: out.Vanished, KeyContention: out.Meetings,
-		Records: s.Reader.Records(), Table: table, Samples: samples, ExactlyOnce: s.exactlyOnce() && !s.cfg.Repeats,
+		Records: s.Reader.Records(), Table: table, Samples: samples, Hanging: hanging, ExactlyOnce: s.exactlyOnce() && !s.cfg.Repeats,
 	}), errors.Join(errs...)
+}
+
+// transactionsEnd is how long a transaction may be open when no relay runs any
+// more: its timeout, and the brokers' round of looking for such.
+const transactionsEnd = 20 * time.Second
+
+// openTransactions waits until no transaction is open in the partitions of rows
+// and of checkpoints, and returns those in which one still is. An open one holds
+// back the last stable offset from the end of the log.
+func (s *Stage) openTransactions(ctx context.Context) (hanging []string, err error) {
+	if !s.exactlyOnce() {
+		return nil, nil
+	}
+	topic, err := s.checkpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(transactionsEnd)
+	err = s.until(ctx, "the brokers tell how far the partitions go", func(ctx context.Context) (bool, error) {
+		hanging = nil
+		err := s.admin(func(admin *kadm.Client) error {
+			stable, err := admin.ListCommittedOffsets(ctx, s.topic, topic)
+			if err != nil {
+				return err
+			}
+			ends, err := admin.ListEndOffsets(ctx, s.topic, topic)
+			if err != nil {
+				return err
+			}
+			ends.Each(func(end kadm.ListedOffset) {
+				if at, ok := stable.Lookup(end.Topic, end.Partition); end.Err == nil && ok && at.Offset < end.Offset {
+					hanging = append(hanging, fmt.Sprintf("%s/%d: stable up to %d of %d", end.Topic, end.Partition, at.Offset, end.Offset))
+				}
+			})
+			return nil
+		})
+		return err == nil && (hanging == nil || time.Now().After(deadline)), err
+	})
+	return hanging, err
+}
+
+// checkpoints is the topic of the relays' checkpoints.
+func (s *Stage) checkpoints(ctx context.Context) (string, error) {
+	system, err := ask[string](ctx, s, `SELECT system_identifier::text FROM pg_control_system()`)
+	return "outrider." + s.name() + ".checkpoint." + system, err
 }

@@ -44,6 +44,7 @@ type Report struct {
 	MissingHeaders  Finding
 	PositionErrors  Finding // outrider-position does not name the row, or does not grow along the commit order
 	ConfirmedEarly  Finding // the slot had passed a commit that was not on Kafka yet, or the progress row
+	Hanging         Finding // partitions in which a transaction is still open: readers of committed records wait behind it
 	Unsound         Finding // the history contradicts itself: the run's fault, not the relay's
 }
 
@@ -64,6 +65,7 @@ func (r *Report) broken() []kind {
 		{"headers missing", &r.MissingHeaders},
 		{"positions wrong", &r.PositionErrors},
 		{"confirmed early", &r.ConfirmedEarly},
+		{"transactions left open", &r.Hanging},
 		{"history unsound", &r.Unsound},
 	}
 	if r.ExactlyOnce {

@@ -35,6 +35,7 @@ type StageConfig struct {
 	Server    *postgres.Server
 	Cluster   *kafka.Cluster
 	Links     []*proxy.Proxy // before the cluster's nodes, in their order; none if relays connect directly
+	Wire      *wire          // hears what passes the links; nil: nobody does
 	Binary    string         // of the relay
 	Dir       string         // where relays write their logs; it exists
 	Seed      uint64

@@ -24,6 +24,9 @@ func Verify(h History) Report {
 	v.checkLastValues()
 	v.checkPositions()
 	v.checkSamples()
+	for _, partition := range h.Hanging {
+		v.report.Hanging.add("%s", partition)
+	}
 	return v.report
 }
 

@@ -34,10 +34,11 @@ const maxKeys = 50
 // connection; a commit whose outcome was lost with it stays in doubt until
 // Resolve has asked the table.
 type Workload struct {
-	cfg  WorkloadConfig
-	conn *pgx.ConnConfig
-	log  *slog.Logger
-	keys []string
+	paused atomic.Bool
+	cfg    WorkloadConfig
+	conn   *pgx.ConnConfig
+	log    *slog.Logger
+	keys   []string
 	// holders has for each key the writer, counted from 1, that holds the lock of
 	// its business row and has not begun to commit.
 	holders                                             []atomic.Int32
@@ -103,6 +104,12 @@ func (w *Workload) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Pause keeps writers from beginning transactions, until Resume.
+func (w *Workload) Pause() { w.paused.Store(true) }
+
+// Resume ends a pause.
+func (w *Workload) Resume() { w.paused.Store(false) }
+
 // Committed is how many rows are known to be committed. It may be called while Run is at work.
 func (w *Workload) Committed() int { return int(w.rowsCommitted.Load()) }
 
@@ -140,6 +147,11 @@ func (w *Workload) pace(ctx context.Context, n int) error {
 	before := w.rowsStarted.Add(int64(n)) - int64(n)
 	if w.cfg.Rate <= 0 {
 		return ctx.Err()
+	}
+	for w.paused.Load() {
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
 	}
 	due := w.started.Add(time.Duration(float64(before) / w.cfg.Rate * float64(time.Second)))
 	return wait(ctx, time.Until(due))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/outrider-cdc/outrider/internal/chaos"
 	"github.com/outrider-cdc/outrider/internal/harness/kafka"
+	"github.com/outrider-cdc/outrider/relay"
 )
 
 // sideBySide is how many faults strike at once, each in an arena of its own. It
@@ -51,7 +52,7 @@ func newSeries(ctx context.Context, o *options, log *slog.Logger) (*series, erro
 			majors = f.Majors
 		}
 		for _, major := range majors {
-			if f.On(major) && o.faults.MatchString(f.Name) {
+			if f.On(major) && (!f.Exactly || o.delivery == relay.ExactlyOnce) && o.faults.MatchString(f.Name) {
 				s.jobs = append(s.jobs, job{f, major})
 			}
 		}

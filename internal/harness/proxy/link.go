@@ -13,6 +13,7 @@ import (
 type link struct {
 	proxy          *Proxy
 	client, server *net.TCPConn
+	inspector      Inspector // nil: nobody looks
 	once           sync.Once
 	gone           chan struct{} // closed by reset
 }
@@ -39,6 +40,10 @@ func (l *link) forward(dst, src *net.TCPConn, d Direction, count *atomic.Int64) 
 	buffer := make([]byte, 32<<10)
 	for {
 		n, readErr := src.Read(buffer)
+		if n > 0 && l.inspector != nil && !l.inspector.Look(d, buffer[:n]) {
+			l.reset()
+			return
+		}
 		if err := l.send(dst, buffer[:n], d, count); err != nil {
 			l.pass(Both &^ d) // dst refused: that news goes the other way
 			l.reset()

@@ -37,9 +37,18 @@ type Proxy struct {
 	up, down atomic.Int64
 	wg       sync.WaitGroup
 
-	mu    sync.Mutex
-	mode  mode
-	links map[*link]struct{}
+	mu      sync.Mutex
+	mode    mode
+	links   map[*link]struct{}
+	inspect func() Inspector // nil: nobody looks
+}
+
+// Inspector looks at what one connection brings, in order. It sees each
+// direction from a goroutine of its own, before the bytes are passed on.
+type Inspector interface {
+	// Look returns false to have the connection reset in place of passing b,
+	// which it must not keep. Nothing of that direction passes before it returns.
+	Look(d Direction, b []byte) bool
 }
 
 // New listens on a free port of 127.0.0.1 and forwards to target. Close it.
@@ -95,6 +104,13 @@ func (p *Proxy) Slow(bytesPerSecond int) { p.set(mode{rate: max(1, bytesPerSecon
 // Delay holds every piece back for d. A piece is what one read brings, at most
 // 32 KiB, and the next is read after it: this is a slow path, not a long one.
 func (p *Proxy) Delay(d time.Duration) { p.set(mode{delay: d}) }
+
+// Inspect has open called for each connection that comes from now on.
+func (p *Proxy) Inspect(open func() Inspector) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inspect = open
+}
 
 // Close stops listening, resets all connections, and waits until all is over.
 // It may be called again.
@@ -167,6 +183,9 @@ func (p *Proxy) add(l *link) bool {
 	if p.mode.cut {
 		l.reset()
 		return false
+	}
+	if p.inspect != nil {
+		l.inspector = p.inspect()
 	}
 	p.links[l] = struct{}{}
 	return true
