@@ -46,6 +46,7 @@ type Config struct {
 	Delivery         string        `env:"DELIVERY" envDefault:"at-least-once" doc:"at-least-once, or exactly-once: into Kafka, for read_committed readers, by transactions."`
 	Poison           string        `env:"POISON" envDefault:"halt" doc:"What becomes of a row that the sink refuses for good, once it is kept in the table dead: halt (wait for an answer), dead-letter (to the topic of dead letters instead) or skip."`
 	DeadLetterTopic  string        `env:"DEAD_LETTER_TOPIC" doc:"Topic of dead letters, as it is: no prefix is put. Default: outrider.<name>.dead-letter."`
+	Gate             string        `env:"GATE" envDefault:"none" doc:"visible: a row is published only when other database sessions can read it, which a commit that waits for a synchronous standby is not. none: as soon as it is decoded."`
 	Retention        time.Duration `env:"RETENTION" envDefault:"24h" doc:"How long published rows stay in the table; they are what a lost slot is recovered from. 0: for ever."`
 	Recovery         string        `env:"RECOVERY" envDefault:"recover" doc:"What to do when the slot was lost, dropped or moved and the table keeps its rows: recover (publish again what may be unpublished) or halt."`
 	AcceptGap        string        `env:"ACCEPT_GAP" doc:"Token that a halted relay has printed: go on although rows may never be published."`
@@ -112,6 +113,8 @@ func (c Config) Validate() error {
 	bad(c.Delivery == "" || c.Delivery == AtLeastOnce || c.Delivery == ExactlyOnce, "OUTRIDER_DELIVERY=%q: must be %s or %s", c.Delivery, AtLeastOnce, ExactlyOnce)
 	bad(c.Poison == "" || c.Poison == PoisonHalt || c.Poison == PoisonDeadLetter || c.Poison == PoisonSkip, "OUTRIDER_POISON=%q: %s, %s or %s", c.Poison, PoisonHalt, PoisonDeadLetter, PoisonSkip)
 	bad(topicRule.MatchString(c.DeadLetterTopic), "OUTRIDER_DEAD_LETTER_TOPIC=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.DeadLetterTopic)
+	bad(c.Gate == "" || c.Gate == GateNone || c.Gate == GateVisible, "OUTRIDER_GATE=%q: %s or %s", c.Gate, GateNone, GateVisible)
+	bad(c.Gate != GateVisible || !c.AllowSync, "OUTRIDER_GATE=%s and OUTRIDER_ALLOW_SYNC=true: commits would wait for the relay, and the relay for the commits", GateVisible)
 	bad(c.MaxAhead >= 0, "OUTRIDER_MAX_AHEAD=%d: must not be negative", c.MaxAhead)
 	bad(c.YieldAfter >= 0, "OUTRIDER_YIELD_AFTER=%s: must not be negative", c.YieldAfter)
 	bad(c.Retention >= 0, "OUTRIDER_RETENTION=%s: must not be negative", c.Retention)

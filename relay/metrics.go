@@ -15,6 +15,7 @@ type metrics struct {
 	errors  *prometheus.CounterVec
 	notices *prometheus.CounterVec
 	skipped prometheus.Counter
+	gate    prometheus.Histogram
 	writes  *prometheus.CounterVec
 
 	audits     prometheus.Counter
@@ -73,7 +74,8 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 	m.cleanings = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "outrider_retention_rounds_total", Help: "Times that the table was looked through for rows to delete.",
 	})
-	reg.MustRegister(m.cleanings, m.deleted, m.audits, m.poisoned, m.mismatch, m.recoveries)
+	m.gate = newGateMetric()
+	reg.MustRegister(m.gate, m.cleanings, m.deleted, m.audits, m.poisoned, m.mismatch, m.recoveries)
 	reg.MustRegister(m.events, m.bytes, m.latency, m.session, m.errors, m.notices, m.skipped, m.writes)
 	for _, g := range r.gauges() {
 		reg.MustRegister(g)

@@ -32,6 +32,7 @@ type stream struct {
 	paying    *payment // while the backlog is published; nil afterwards
 	adopted   bool     // the ledger is this session's
 	last      lastRow  // at the checkpoint
+	gate      *gate    // nil if none is configured
 
 	tables     map[uint32]table
 	cols       []pgoutput.Column // reused for every row
@@ -63,7 +64,7 @@ func newStream(r *Relay, conn *replication.Conn, epoch int64) *stream {
 				r.metrics.latency.Observe(max(0, time.Since(m.CommittedAt).Seconds()))
 			}
 		}),
-		tables: map[uint32]table{}, names: map[string]string{},
+		tables: map[uint32]table{}, names: map[string]string{}, gate: newGate(r),
 	}
 	s.nameOf = s.intern // once: a method value is an allocation
 	return s
@@ -81,6 +82,7 @@ const turnEvery = 64
 // end is an error.
 func (s *stream) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.conn.Interrupt)()
+	defer s.gate.close()
 	err := s.receive(ctx)
 	s.move()
 	if !errors.Is(err, errStopping) {
@@ -146,6 +148,7 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		s.sent()
 		if s.turned { // since the last transaction: not one look at the clock for each
 			s.turned = false
+			s.gate.age()
 			if err := s.awaitLease(ctx); err != nil {
 				return err
 			}
@@ -218,6 +221,11 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 	}
 	if s.doubt {
 		if err := s.clearDoubt(ctx); err != nil {
+			return err
+		}
+	}
+	if s.gate != nil && s.rows == 0 {
+		if err := s.passGate(ctx); err != nil {
 			return err
 		}
 	}
