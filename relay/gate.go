@@ -64,11 +64,11 @@ func newGate(r *Relay) *gate {
 
 // passGate returns when the open transaction is visible to other sessions.
 func (s *stream) passGate(ctx context.Context) error {
-	g, xid, lead := s.gate, s.xid, s.progress.lead
+	g, xid := s.gate, s.xid
 	if g.sees(xid) {
 		return nil
 	}
-	began := time.Now()
+	lead, began := s.progress.lead, time.Now()
 	if err := s.aside(ctx, func(ctx context.Context) error { return g.await(ctx, xid, lead) }); err != nil {
 		return err
 	}

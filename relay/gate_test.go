@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
+	"github.com/outrider-cdc/outrider/internal/secret"
 	"github.com/outrider-cdc/outrider/relay"
 )
 
@@ -295,6 +296,45 @@ func TestGateConnectionLost(t *testing.T) {
 	}
 }
 
+// A server of age has transaction ids above 32 bits, of which Begin brings 32.
+func TestGateInALaterEpoch(t *testing.T) {
+	w := newWorld(t, 15)
+	w.laterEpoch()
+	r := w.start(w.gated(), &memory{})
+	r.awaitRole(relay.RoleLeader, "")
+	w.writeLocal(1)
+	r.awaitValues("1")
+	release := w.withholdCommits()
+	w.commitHeld(insertSQL(2))
+	r.awaitGate(true)
+	r.awaitValues("1")
+	release()
+	r.awaitValues("1", "2")
+}
+
+// laterEpoch lets transaction ids go on in the fourth epoch. Where pg_resetwal
+// is not at hand they stay in the first.
+func (w *world) laterEpoch() {
+	w.t.Helper()
+	if _, err := w.pg.Tool("pg_resetwal"); errors.Is(err, postgres.ErrNoTool) {
+		w.t.Log("no pg_resetwal: ", err)
+		return
+	}
+	if err := w.pg.Stop(w.t.Context(), postgres.Fast); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.pg.ResetWAL(w.t.Context(), "--epoch=3"); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.pg.Start(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.db = connect(w.t, w.pg.URL())
+	if epoch := w.text(`SELECT (pg_snapshot_xmax(pg_current_snapshot())::text::bigint >> 32)::text`); epoch != "3" {
+		w.t.Fatalf("the epoch is %s", epoch)
+	}
+}
+
 // Commits that come to wait for the relay while it runs wait for what waits for
 // them. The relay says so, and goes on when the list is mended.
 func TestGateWaitsForACommitThatWaitsForTheRelay(t *testing.T) {
@@ -309,6 +349,67 @@ func TestGateWaitsForACommitThatWaitsForTheRelay(t *testing.T) {
 	r.awaitGate(false)
 	w.syncNames("")
 	r.awaitValues("1", "2")
+}
+
+// A primary that is lost takes along what its synchronous standby has not got.
+// With the gate nobody was told of it; without, an event tells of a row that
+// never was.
+func TestGateTellsOfNothingThatAFailoverTakes(t *testing.T) {
+	for _, gate := range []string{relay.GateVisible, relay.GateNone} {
+		t.Run(gate, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 18)
+			standby := w.pg.StartStandby(t, "phys")
+			cfg := w.gated()
+			cfg.Gate = gate
+			urls := strings.Replace(w.pg.URL(), fmt.Sprintf(":%d", w.pg.Port()), fmt.Sprintf(":%d,127.0.0.1:%d", w.pg.Port(), standby.Port()), 1)
+			cfg.DatabaseURL = secret.New(urls + sep(urls) + "target_session_attrs=read-write")
+			r := w.start(cfg, &memory{})
+			r.awaitRole(relay.RoleLeader, "")
+			w.syncNames("phys")
+			w.write(1)
+			r.awaitValues("1")
+			on := connect(t, standby.URL())
+			for _, sql := range []string{`ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`} {
+				if _, err := on.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			await(t, func() error {
+				if n := w.text(`SELECT count(*)::text FROM pg_stat_replication WHERE application_name = 'phys'`); n != "0" {
+					return errors.New("the standby still receives")
+				}
+				return nil
+			})
+			w.commitHeld(insertSQL(2))
+			if gate == relay.GateVisible {
+				r.awaitGate(true)
+			} else {
+				r.awaitValues("1", "2")
+			}
+			if err := w.pg.Crash(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := standby.Promote(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			r.awaitTimeline(2)
+			w.db = connect(t, standby.URL())
+			w.write(3)
+			await(t, func() error {
+				if got := r.sink.values(); !slices.Contains(got, "3") {
+					return fmt.Errorf("%v, status %+v", got, r.Status())
+				}
+				return nil
+			})
+			if n := w.text(`SELECT count(*)::text FROM outbox.events WHERE payload::text = '2'`); n != "0" {
+				t.Fatal("the standby had the row: the test shows nothing")
+			}
+			if told := slices.Contains(r.sink.values(), "2"); told != (gate == relay.GateNone) {
+				t.Errorf("events %v, with gate %s", r.sink.values(), gate)
+			}
+		})
+	}
 }
 
 func TestGateConfiguration(t *testing.T) {

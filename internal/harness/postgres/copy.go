@@ -77,6 +77,20 @@ func (s *Server) Upgrade(ctx context.Context, settings ...string) (*Server, erro
 	return next, nil
 }
 
+// ResetWAL runs pg_resetwal on the data of s, which has to be stopped.
+func (s *Server) ResetWAL(ctx context.Context, args ...string) error {
+	program, err := s.Tool("pg_resetwal")
+	if err != nil {
+		return fmt.Errorf("reset WAL: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, program, append(args, s.Dir())...)
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = s.folder.Path(), environment(), s.id.attributes()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("reset WAL: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // Fresh starts an empty server of the same build whose system identifier is its
 // own, as that of a server to which data moves. Servers of Open share theirs:
 // they are copies of one template for each build. The caller closes it.
