@@ -86,7 +86,7 @@ func (b *bench) rawLatency(ctx context.Context, run string) (s steady, err error
 }
 
 // relayLatency is from commit to consumer.
-func (b *bench) relayLatency(ctx context.Context, l leg, run string) (s steady, err error) {
+func (b *bench) relayLatency(ctx context.Context, l leg, run string, settings ...string) (s steady, err error) {
 	slot, prefix := slotName(run, l.sink), run+"."
 	if err := b.db.makeSlot(ctx, slot); err != nil {
 		return s, err
@@ -100,7 +100,7 @@ func (b *bench) relayLatency(ctx context.Context, l leg, run string) (s steady, 
 		return s, err
 	}
 	defer func() { err = errors.Join(err, br.close()) }()
-	r, err := b.startRelay(relaySettings{binary: b.binary, slot: slot, sink: l.sink, exact: l.exact, broker: br, prefix: prefix})
+	r, err := b.startRelay(relaySettings{binary: b.binary, slot: slot, sink: l.sink, exact: l.exact, broker: br, prefix: prefix, extra: settings})
 	if err != nil {
 		return s, err
 	}

@@ -26,6 +26,9 @@ func (r *results) table() string {
 	if len(r.Retention) > 0 {
 		b.WriteString("\nFour writers, each committing row after row, while the relay deletes old rows, and while it does not:\n\n" + r.retentionTable())
 	}
+	if len(r.Gate) > 0 {
+		b.WriteString("\nThe visibility gate, off and on, with transactions of one row:\n\n" + r.gateTable())
+	}
 	if len(r.Verdicts) > 0 {
 		b.WriteString("\n" + r.verdictTable())
 	}
