@@ -45,7 +45,7 @@ type gate struct {
 }
 
 const (
-	gateFirstPause = time.Millisecond // between two looks at one transaction
+	gateFirstPause = 200 * time.Microsecond // between two looks at one transaction
 	gateLongest    = 20 * time.Millisecond
 	gateReconnect  = time.Second
 	gateTold       = time.Second // held for so long, a transaction is a condition
