@@ -46,7 +46,7 @@ type Config struct {
 	Delivery         string        `env:"DELIVERY" envDefault:"at-least-once" doc:"at-least-once, or exactly-once: into Kafka, for read_committed readers, by transactions."`
 	Poison           string        `env:"POISON" envDefault:"halt" doc:"What becomes of a row that the sink refuses for good, once it is kept in the table dead: halt (wait for an answer), dead-letter (to the topic of dead letters instead) or skip."`
 	DeadLetterTopic  string        `env:"DEAD_LETTER_TOPIC" doc:"Topic of dead letters, as it is: no prefix is put. Default: outrider.<name>.dead-letter."`
-	Gate             string        `env:"GATE" envDefault:"none" doc:"visible: a row is published only when other database sessions can read it, which a commit that waits for a synchronous standby is not. none: as soon as it is decoded."`
+	Gate             string        `env:"GATE" envDefault:"none" doc:"visible: publish a row only when other database sessions can read it, so that a consumer who looks finds it. none: as soon as it is decoded, which is a moment earlier, and longer where commits wait for a synchronous standby."`
 	Retention        time.Duration `env:"RETENTION" envDefault:"24h" doc:"How long published rows stay in the table; they are what a lost slot is recovered from. 0: for ever."`
 	Recovery         string        `env:"RECOVERY" envDefault:"recover" doc:"What to do when the slot was lost, dropped or moved and the table keeps its rows: recover (publish again what may be unpublished) or halt."`
 	AcceptGap        string        `env:"ACCEPT_GAP" doc:"Token that a halted relay has printed: go on although rows may never be published."`

@@ -95,6 +95,7 @@ func (g *gate) await(ctx context.Context, xid uint32, lead leadership) error {
 			g.relay.report(Condition{Reason: reasonGate})
 		}
 	}()
+	told := held.Since
 	for pause := gateFirstPause; ; pause = min(2*pause, gateLongest) {
 		err := g.look(ctx, lead)
 		switch {
@@ -105,13 +106,18 @@ func (g *gate) await(ctx context.Context, xid uint32, lead leadership) error {
 		case err == nil && g.sees(xid):
 			return nil
 		}
+		late := time.Since(told) >= gateTold
+		if late {
+			told = time.Now()
+			g.tell(&held, err)
+		}
 		rest := pause
-		if err != nil {
+		switch {
+		case err != nil:
 			g.lost(err)
 			rest = gateReconnect
-		}
-		if time.Since(held.Since) >= gateTold {
-			if err := g.tell(ctx, &held, err); err != nil {
+		case late:
+			if err := g.circle(ctx); err != nil {
 				return err
 			}
 		}
@@ -156,27 +162,27 @@ func (g *gate) lost(err error) {
 	g.close()
 }
 
-// tell makes a transaction that is held a condition. Where commits have come to
-// wait for this relay, since synchronous_standby_names was changed under it,
-// both would wait for each other: that halts.
-func (g *gate) tell(ctx context.Context, held *Condition, failure error) error {
+// tell makes a transaction that is held a condition, with the reason.
+func (g *gate) tell(held *Condition, failure error) {
 	hint := "a committed transaction is not visible to other sessions, and its rows are held until it is; as a rule it waits for a synchronous standby: " +
 		"SHOW synchronous_standby_names; SELECT pid, application_name, state_change FROM pg_stat_activity WHERE wait_event = 'SyncRep';"
 	if failure != nil {
 		hint = "rows are held because nobody can tell whether they are visible: " + firstLine(failure.Error())
 	}
-	if hint == held.Hint {
-		return nil
+	if hint != held.Hint {
+		held.Hint = hint
+		g.relay.report(*held)
 	}
-	held.Hint = hint
-	g.relay.report(*held)
-	if failure != nil {
-		return nil
-	}
+}
+
+// circle halts where commits have come to wait for this relay, since
+// synchronous_standby_names was changed under it: both would wait for each other.
+func (g *gate) circle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	var names string
 	if err := g.db.QueryRow(ctx, `SELECT current_setting('synchronous_standby_names')`).Scan(&names); err != nil {
-		g.lost(err)
-		return nil
+		return fmt.Errorf("look for whom commits wait: %w", err)
 	}
 	return g.relay.syncNames(ctx, g.db, names)
 }
