@@ -33,7 +33,7 @@ const peekLimit = 10 * time.Second
 // The row is written before anything is published, so on one timeline it is
 // never behind a checkpoint. A standby that was promoted may be.
 func (r *Relay) peek(ctx context.Context, c *candidacy) error {
-	if !r.exactlyOnce() {
+	if !r.exactlyOnce() || r.ledLast(c) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, peekLimit)
@@ -66,6 +66,14 @@ func (r *Relay) peek(ctx context.Context, c *candidacy) error {
 			})
 	}
 	return nil
+}
+
+// ledLast reports whether this process was the last to lead, on this server as
+// it is: then it cannot be older than what was published, and the slot is taken
+// back at once, although Kafka may be away. What Begin returns is judged as ever.
+func (r *Relay) ledLast(c *candidacy) bool {
+	return c.row != nil && r.history.epoch != 0 && c.row.epoch == r.history.epoch && r.started == c.server.started &&
+		r.former.systemID == c.here.systemID && r.former.timeline == c.here.timeline
 }
 
 // counts reports whether a checkpoint speaks of positions that this leadership

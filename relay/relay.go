@@ -149,6 +149,7 @@ func (r *Relay) sorted(err error, attempt int) time.Duration {
 		r.setRole(RoleHalted, reason, err)
 	case errors.Is(err, ErrFenced):
 		r.metrics.errors.WithLabelValues("fenced").Inc()
+		r.history = history{} // whatever the progress row says, somebody else has led since
 		r.setRole(RoleStandby, "fenced", err)
 		wait = backoffMax
 	default:

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -93,6 +94,10 @@ func holdBroker(ctx context.Context, s *Stage) (string, error) {
 		return "", err
 	case statusErr != nil || senderErr != nil:
 		return "", fmt.Errorf("during the outage: relay %w, slot %w", statusErr, senderErr)
+	case s.exactlyOnce() && after == 0:
+		return "", errors.New("the slot was given up during the outage")
+	case s.exactlyOnce() && lasted >= atLeastFull: // the transaction has run out, and the leader waits with an empty hand for Kafka
+		return fmt.Sprintf("%d rows in flight; away for %s; slot held by walsender %d, before by %d", rows, time.Since(gone).Round(100*time.Millisecond), after, before), nil
 	case !status.BudgetFull || lasted < atLeastFull:
 		return "", void("the budget was full for %s only", lasted)
 	case after != before:
