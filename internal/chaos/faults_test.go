@@ -12,6 +12,7 @@ import (
 	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/kafka"
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
+	"github.com/outrider-cdc/outrider/relay"
 )
 
 // Every fault of make chaos, once, two side by side, the majors taking turns.
@@ -25,39 +26,64 @@ func TestEveryFault(t *testing.T) {
 	bin := binary(t)
 	arenas := make(chan *chaos.Arena, 2)
 	for range cap(arenas) {
-		a := &chaos.Arena{Binary: bin, Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Delivery: os.Getenv("TEST_CHAOS_DELIVERY"), Step: 45 * time.Second, Log: discard()}
+		a := &chaos.Arena{Binary: bin, Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Step: 45 * time.Second, Log: discard()}
 		t.Cleanup(a.Close)
 		arenas <- a
 	}
 	majors := []int{15, 18}
 	for i, f := range chaos.Faults() {
+		if !only.MatchString(f.Name) {
+			continue
+		}
 		major := majors[i%2]
 		if !f.On(major) {
 			major = f.Majors[0]
 		}
-		if !only.MatchString(f.Name) {
-			continue
+		for _, delivery := range deliveries(f) {
+			t.Run(f.Name+" "+delivery, func(t *testing.T) {
+				t.Parallel()
+				a := <-arenas
+				defer func() { arenas <- a }()
+				a.Delivery = delivery
+				strike(t, a, f, major)
+			})
 		}
-		t.Run(f.Name, func(t *testing.T) {
-			t.Parallel()
-			a := <-arenas
-			defer func() { arenas <- a }()
-			began := time.Now()
-			r := a.Repeat(t.Context(), f, major, uint64(began.UnixNano()))
-			if errors.Is(r.Err, postgres.ErrNoBuild) || errors.Is(r.Err, kafka.ErrNoBuild) || errors.Is(r.Err, postgres.ErrShared) || errors.Is(r.Err, kafka.ErrShared) {
-				harness.Missing(t, r.Err)
-			}
-			t.Logf("Postgres %s, seed %d, took %s, void before: %q\n%s\n%s\nflowing after %s", r.Postgres, r.Seed,
-				time.Since(began).Round(time.Millisecond), r.Voids, r.Evidence, r.Report, r.Flowing.Round(time.Millisecond))
-			if r.Err == nil {
-				return
-			}
-			t.Error(r.Err)
-			for _, log := range []string{"relay-1.log", "relay-2.log"} {
-				if text, err := os.ReadFile(filepath.Join(r.Folder, log)); err == nil {
-					t.Logf("end of %s:\n%s", log, text[max(0, len(text)-6000):])
-				}
-			}
-		})
+	}
+}
+
+// alsoExactly are the faults of both deliveries that are tried under both here;
+// make chaos tries all.
+const alsoExactly = "^(relay-killed|walsender-killed|first-start|failover|broker-killed|kafka-reset|relay-frozen|rows-refused)$"
+
+// deliveries are those under which a fault is tried; TEST_CHAOS_DELIVERY names another for all.
+func deliveries(f chaos.Fault) []string {
+	switch {
+	case f.Exactly:
+		return []string{relay.ExactlyOnce}
+	case os.Getenv("TEST_CHAOS_DELIVERY") != "":
+		return []string{os.Getenv("TEST_CHAOS_DELIVERY")}
+	case regexp.MustCompile(alsoExactly).MatchString(f.Name):
+		return []string{relay.AtLeastOnce, relay.ExactlyOnce}
+	}
+	return []string{relay.AtLeastOnce}
+}
+
+func strike(t *testing.T, a *chaos.Arena, f chaos.Fault, major int) {
+	t.Helper()
+	began := time.Now()
+	r := a.Repeat(t.Context(), f, major, uint64(began.UnixNano()))
+	if errors.Is(r.Err, postgres.ErrNoBuild) || errors.Is(r.Err, kafka.ErrNoBuild) || errors.Is(r.Err, postgres.ErrShared) || errors.Is(r.Err, kafka.ErrShared) {
+		harness.Missing(t, r.Err)
+	}
+	t.Logf("Postgres %s, seed %d, took %s, void before: %q\n%s\n%s\nflowing after %s", r.Postgres, r.Seed,
+		time.Since(began).Round(time.Millisecond), r.Voids, r.Evidence, r.Report, r.Flowing.Round(time.Millisecond))
+	if r.Err == nil {
+		return
+	}
+	t.Error(r.Err)
+	for _, log := range []string{"relay-1.log", "relay-2.log"} {
+		if text, err := os.ReadFile(filepath.Join(r.Folder, log)); err == nil {
+			t.Logf("end of %s:\n%s", log, text[max(0, len(text)-6000):])
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"strings"
@@ -45,11 +46,7 @@ func (r *result) section(b *strings.Builder) {
 	for _, row := range r.Rows {
 		repetitions += row.Repetitions
 	}
-	delivery := r.Delivery
-	if delivery == "" {
-		delivery = relay.AtLeastOnce
-	}
-	fmt.Fprintf(b, "### %s, `OUTRIDER_WAL_SENDER_TIMEOUT=%s`\n\n%s, of commit %s: %d repetitions, Kafka %s, %g rows a second.\n\n",
-		delivery, r.Timeout, runs, commit, repetitions, r.Kafka, r.Rate)
+	fmt.Fprintf(b, "### %s, Kafka %s, `OUTRIDER_WAL_SENDER_TIMEOUT=%s`\n\n%s, of commit %s: %d repetitions, %g rows a second.\n\n",
+		cmp.Or(r.Delivery, relay.AtLeastOnce), r.Kafka, r.Timeout, runs, commit, repetitions, r.Rate)
 	b.WriteString(r.table() + "\n")
 }

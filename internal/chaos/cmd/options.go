@@ -26,6 +26,7 @@ type options struct {
 	binary   string         // CHAOS_BINARY: a relay that was built already
 	dir      string         // CHAOS_DIR: folder for the evidence of failures
 	delivery string         // CHAOS_DELIVERY: OUTRIDER_DELIVERY of the relays
+	kafka    string         // CHAOS_KAFKA: version of the brokers
 	timeout  time.Duration  // CHAOS_TIMEOUT: OUTRIDER_WAL_SENDER_TIMEOUT of the relays
 	rate     float64        // CHAOS_RATE: rows per second
 }
@@ -49,7 +50,7 @@ func parseOptions(lookup func(string) (string, bool)) (*options, error) {
 	read("CHAOS_DOCS", func(v string) (err error) { o.docs, err = strconv.ParseBool(v); return err })
 	read("CHAOS_TIMEOUT", func(v string) (err error) { o.timeout, err = time.ParseDuration(v); return err })
 	read("CHAOS_RATE", func(v string) (err error) { o.rate, err = strconv.ParseFloat(v, 64); return err })
-	for name, text := range map[string]*string{"CHAOS_DELIVERY": &o.delivery, "CHAOS_JSON": &o.json, "CHAOS_BINARY": &o.binary, "CHAOS_DIR": &o.dir} {
+	for name, text := range map[string]*string{"CHAOS_DELIVERY": &o.delivery, "CHAOS_KAFKA": &o.kafka, "CHAOS_JSON": &o.json, "CHAOS_BINARY": &o.binary, "CHAOS_DIR": &o.dir} {
 		read(name, func(v string) error { *text = v; return nil })
 	}
 	if o.repeat < 0 || o.repeat == 0 && (!o.docs || o.json == "") || o.rate <= 0 || o.duration < 0 || o.timeout < time.Second {

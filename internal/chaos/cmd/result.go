@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/outrider-cdc/outrider/relay"
 )
 
 // result is one run; CHAOS_JSON gets it as one line.
@@ -167,9 +170,10 @@ func (r *result) appendTo(file string) error {
 	return nil
 }
 
-// summed adds up the runs in a file that were made of the commit of the last
-// one, each kind by itself: with the same settings. A tree with changes is no
-// commit: two of them under one name may be different, and only the last counts.
+// summed adds up the runs in a file, each kind by itself: those with the same
+// settings, made of the commit of the last one under the same delivery. A tree
+// with changes is no commit: two of them under one name may be different, and
+// only the last run counts.
 func summed(file string) (sums []*result, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -178,26 +182,26 @@ func summed(file string) (sums []*result, err error) {
 	var runs []*result
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, len(text)+1)
+	last := map[string]*result{} // by delivery
 	for lines.Scan() {
 		one := &result{}
 		if err := json.Unmarshal(lines.Bytes(), one); err != nil {
 			return nil, fmt.Errorf("read the runs: %w", err)
 		}
+		one.Delivery = cmp.Or(one.Delivery, relay.AtLeastOnce)
 		runs = append(runs, one)
+		last[one.Delivery] = one
 	}
-	if err := lines.Err(); err != nil || len(runs) == 0 {
-		return nil, err
-	}
-	last := runs[len(runs)-1]
-	if last.Commit == "" || strings.HasSuffix(last.Commit, dirty) {
-		return []*result{last}, nil
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read the runs: %w", err)
 	}
 	for _, one := range runs {
-		if one.Commit != last.Commit || one.Kafka != last.Kafka {
+		newest := last[one.Delivery]
+		if one != newest && (one.Commit != newest.Commit || newest.Commit == "" || strings.HasSuffix(newest.Commit, dirty)) {
 			continue
 		}
 		at := slices.IndexFunc(sums, func(have *result) bool {
-			return have.Timeout == one.Timeout && have.Rate == one.Rate && have.Delivery == one.Delivery
+			return have.Timeout == one.Timeout && have.Rate == one.Rate && have.Delivery == one.Delivery && have.Kafka == one.Kafka
 		})
 		if at < 0 {
 			at = len(sums)
