@@ -25,6 +25,7 @@ type Arena struct {
 	Rate     float64       // rows per second of all writers together
 	Delivery string        // OUTRIDER_DELIVERY; "": the default
 	Kafka    string        // version; "": kafka.Version
+	Java     bool          // the Java client reads
 	Step     time.Duration // how long any one thing may take
 	Log      *slog.Logger
 
@@ -107,7 +108,13 @@ func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgre
 	if budget == 0 {
 		budget = defaultBudget
 	}
+	var java *Java
+	if a.Java {
+		java = &Java{}
+		java.Command, java.ClassPath = g.cluster.Java()
+	}
 	s, err := OpenStage(ctx, StageConfig{
+		Java:   java,
 		Server: server, Cluster: g.cluster, Links: g.links, Wire: &g.wire, Binary: a.Binary, Dir: folder, Seed: r.Seed,
 		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted},
 		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Delivery: a.Delivery, Repeats: f.Repeats, Log: a.Log,

@@ -21,6 +21,7 @@ type ReaderConfig struct {
 	ReadCommitted bool     // else also what was aborted
 	// OnRecord is called for each record, from the goroutine of Run; nil: nobody.
 	OnRecord func(*Record)
+	Java     *Java // reads with the Java client; nil: franz-go reads
 	// Options come last and win, such as a dialer.
 	Options []kgo.Opt
 }
@@ -65,6 +66,9 @@ func NewReader(cfg ReaderConfig) (*Reader, error) {
 // are waited for. Run may be called once; it closes the client.
 func (r *Reader) Run(ctx context.Context) error {
 	defer r.client.Close()
+	if r.cfg.Java != nil {
+		return r.runJava(ctx)
+	}
 	for {
 		fetches := r.client.PollFetches(ctx)
 		if ctx.Err() != nil {
@@ -78,19 +82,24 @@ func (r *Reader) Run(ctx context.Context) error {
 		if failed != nil {
 			return failed
 		}
-		r.take(fetches)
+		next := map[Partition]int64{}
+		var brought []*kgo.Record
+		fetches.EachRecord(func(kr *kgo.Record) {
+			next[Partition{kr.Topic, kr.Partition}] = kr.Offset + 1
+			if !kr.Attrs.IsControl() {
+				brought = append(brought, kr)
+			}
+		})
+		r.take(brought, next)
 	}
 }
 
-func (r *Reader) take(fetches kgo.Fetches) {
-	var records []Record
-	next := map[Partition]int64{}
-	fetches.EachRecord(func(kr *kgo.Record) {
-		next[Partition{kr.Topic, kr.Partition}] = kr.Offset + 1
-		if !kr.Attrs.IsControl() {
-			records = append(records, parseRecord(kr, r.intern))
-		}
-	})
+// take keeps records, and how far the partitions are read.
+func (r *Reader) take(brought []*kgo.Record, next map[Partition]int64) {
+	records := make([]Record, len(brought))
+	for i, kr := range brought {
+		records[i] = parseRecord(kr, r.intern)
+	}
 	r.mu.Lock()
 	for i := range records {
 		if records[i].Missing&MissingID == 0 {

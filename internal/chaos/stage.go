@@ -48,6 +48,7 @@ type StageConfig struct {
 	Moves     bool           // everybody reaches Postgres by an address that Move can turn to another server
 	Log       *slog.Logger
 	Delivery  string // OUTRIDER_DELIVERY of the relays; exactly-once is read by read_committed readers
+	Java      *Java  // with which the topic is read; nil: by franz-go
 	Repeats   bool   // rows may come twice, also exactly-once
 }
 
@@ -97,7 +98,7 @@ func (s *Stage) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	s.Reader, err = NewReader(ReaderConfig{Brokers: s.cfg.Cluster.Direct(), Topics: []string{s.topic}, ReadCommitted: s.exactlyOnce()})
+	s.Reader, err = NewReader(ReaderConfig{Brokers: s.cfg.Cluster.Direct(), Topics: []string{s.topic}, ReadCommitted: s.exactlyOnce(), Java: s.cfg.Java})
 	if err != nil {
 		return err
 	}

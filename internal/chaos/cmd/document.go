@@ -46,7 +46,11 @@ func (r *result) section(b *strings.Builder) {
 	for _, row := range r.Rows {
 		repetitions += row.Repetitions
 	}
-	fmt.Fprintf(b, "### %s, Kafka %s, `OUTRIDER_WAL_SENDER_TIMEOUT=%s`\n\n%s, of commit %s: %d repetitions, %g rows a second.\n\n",
-		cmp.Or(r.Delivery, relay.AtLeastOnce), r.Kafka, r.Timeout, runs, commit, repetitions, r.Rate)
+	reader := ""
+	if r.Reader == "java" {
+		reader = ", read by the Java client"
+	}
+	fmt.Fprintf(b, "### %s, Kafka %s%s, `OUTRIDER_WAL_SENDER_TIMEOUT=%s`\n\n%s, of commit %s: %d repetitions, %g rows a second.\n\n",
+		cmp.Or(r.Delivery, relay.AtLeastOnce), r.Kafka, reader, r.Timeout, runs, commit, repetitions, r.Rate)
 	b.WriteString(r.table() + "\n")
 }

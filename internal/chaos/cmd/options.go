@@ -27,6 +27,7 @@ type options struct {
 	dir      string         // CHAOS_DIR: folder for the evidence of failures
 	delivery string         // CHAOS_DELIVERY: OUTRIDER_DELIVERY of the relays
 	kafka    string         // CHAOS_KAFKA: version of the brokers
+	reader   string         // CHAOS_READER: the client that reads, java or franz-go
 	timeout  time.Duration  // CHAOS_TIMEOUT: OUTRIDER_WAL_SENDER_TIMEOUT of the relays
 	rate     float64        // CHAOS_RATE: rows per second
 }
@@ -50,11 +51,14 @@ func parseOptions(lookup func(string) (string, bool)) (*options, error) {
 	read("CHAOS_DOCS", func(v string) (err error) { o.docs, err = strconv.ParseBool(v); return err })
 	read("CHAOS_TIMEOUT", func(v string) (err error) { o.timeout, err = time.ParseDuration(v); return err })
 	read("CHAOS_RATE", func(v string) (err error) { o.rate, err = strconv.ParseFloat(v, 64); return err })
-	for name, text := range map[string]*string{"CHAOS_DELIVERY": &o.delivery, "CHAOS_KAFKA": &o.kafka, "CHAOS_JSON": &o.json, "CHAOS_BINARY": &o.binary, "CHAOS_DIR": &o.dir} {
+	for name, text := range map[string]*string{"CHAOS_DELIVERY": &o.delivery, "CHAOS_KAFKA": &o.kafka, "CHAOS_READER": &o.reader, "CHAOS_JSON": &o.json, "CHAOS_BINARY": &o.binary, "CHAOS_DIR": &o.dir} {
 		read(name, func(v string) error { *text = v; return nil })
 	}
 	if o.repeat < 0 || o.repeat == 0 && (!o.docs || o.json == "") || o.rate <= 0 || o.duration < 0 || o.timeout < time.Second {
 		errs = append(errs, errors.New("CHAOS_REPEAT (unless CHAOS_DOCS of CHAOS_JSON is all there is to do) and CHAOS_RATE must be above 0, FOR not negative, and CHAOS_TIMEOUT 1s at least"))
+	}
+	if o.reader != "" && o.reader != "franz-go" && o.reader != "java" {
+		errs = append(errs, fmt.Errorf("CHAOS_READER=%q: franz-go or java", o.reader))
 	}
 	if o.delivery != "" && o.delivery != relay.AtLeastOnce && o.delivery != relay.ExactlyOnce {
 		errs = append(errs, fmt.Errorf("CHAOS_DELIVERY=%q: %s or %s", o.delivery, relay.AtLeastOnce, relay.ExactlyOnce))

@@ -25,6 +25,7 @@ type result struct {
 	Timeout  string  `json:"wal_sender_timeout"`
 	Rate     float64 `json:"rows_per_second"`
 	Delivery string  `json:"delivery,omitempty"` // "" is at-least-once
+	Reader   string  `json:"reader,omitempty"`   // "" is franz-go
 	Runs     int     `json:"runs"`               // above 1 if several were added up
 	Rows     []row   `json:"rows"`
 }
@@ -201,11 +202,11 @@ func summed(file string) (sums []*result, err error) {
 			continue
 		}
 		at := slices.IndexFunc(sums, func(have *result) bool {
-			return have.Timeout == one.Timeout && have.Rate == one.Rate && have.Delivery == one.Delivery && have.Kafka == one.Kafka
+			return have.Timeout == one.Timeout && have.Rate == one.Rate && have.Delivery == one.Delivery && have.Kafka == one.Kafka && have.Reader == one.Reader
 		})
 		if at < 0 {
 			at = len(sums)
-			sums = append(sums, &result{Commit: one.Commit, Kafka: one.Kafka, Timeout: one.Timeout, Rate: one.Rate, Delivery: one.Delivery})
+			sums = append(sums, &result{Commit: one.Commit, Kafka: one.Kafka, Timeout: one.Timeout, Rate: one.Rate, Delivery: one.Delivery, Reader: one.Reader})
 		}
 		sums[at].add(one)
 	}

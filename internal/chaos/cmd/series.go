@@ -90,7 +90,7 @@ func (s *series) play(ctx context.Context) (failed int, err error) {
 			return 0, fmt.Errorf("make a folder for evidence: %w", err)
 		}
 		wg.Go(func() {
-			arena := &chaos.Arena{Binary: s.o.binary, Dir: dir, Timeout: s.o.timeout, Rate: s.o.rate, Delivery: s.o.delivery, Kafka: s.o.kafka, Step: step, Log: s.log}
+			arena := &chaos.Arena{Binary: s.o.binary, Dir: dir, Timeout: s.o.timeout, Rate: s.o.rate, Delivery: s.o.delivery, Kafka: s.o.kafka, Java: s.o.reader == "java", Step: step, Log: s.log}
 			defer arena.Close()
 			for {
 				j, seed, ok := s.next(ctx)
@@ -169,7 +169,7 @@ func (s *series) take(ctx context.Context, j job, r chaos.Repetition) {
 func (s *series) result() *result {
 	res := &result{
 		Date: s.began.UTC().Format(time.DateOnly), Commit: commit(), Seed: s.o.seed, Seconds: int(time.Since(s.began).Seconds()),
-		Kafka: cmp.Or(s.o.kafka, kafka.Version), Timeout: s.o.timeout.String(), Rate: s.o.rate, Delivery: s.o.delivery, Runs: 1,
+		Kafka: cmp.Or(s.o.kafka, kafka.Version), Timeout: s.o.timeout.String(), Rate: s.o.rate, Delivery: s.o.delivery, Reader: s.o.reader, Runs: 1,
 	}
 	for _, j := range s.jobs {
 		r := row{Fault: j.fault.Name, Major: j.major}

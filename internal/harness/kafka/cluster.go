@@ -142,6 +142,10 @@ func (c *Cluster) Direct() []string {
 // Nodes is how many nodes the cluster has, running or not; 0 if it is shared.
 func (c *Cluster) Nodes() int { return len(c.nodes) }
 
+// Java returns the java command that runs the brokers, and the class path of
+// their jars, which hold the Java client.
+func (c *Cluster) Java() (command, classPath string) { return c.jars.java, c.jars.classPath() }
+
 // Close kills all nodes and removes all files. It may be called again.
 func (c *Cluster) Close() error {
 	var wg sync.WaitGroup

@@ -1,0 +1,121 @@
+package chaos
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	_ "embed" // JavaReader.java
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// The Java client reads the same topics by its own code: what it makes of
+// aborted transactions is what most consumers see.
+
+//go:embed JavaReader.java
+var javaReader []byte
+
+// Java is a Java with the Kafka client.
+type Java struct {
+	Command   string // java, of a JDK: it compiles the reader
+	ClassPath string
+}
+
+// runJava reads until ctx has ended.
+func (r *Reader) runJava(ctx context.Context) (err error) {
+	folder, err := os.MkdirTemp("", "outrider-reader-")
+	if err != nil {
+		return fmt.Errorf("java reader: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	source := filepath.Join(folder, "JavaReader.java")
+	if err := os.WriteFile(source, javaReader, 0o644); err != nil {
+		return fmt.Errorf("java reader: %w", err)
+	}
+	isolation := "read_uncommitted"
+	if r.cfg.ReadCommitted {
+		isolation = "read_committed"
+	}
+	args := append([]string{"-Xmx256m", "-cp", r.cfg.Java.ClassPath, source, strings.Join(r.cfg.Brokers, ","), isolation}, r.cfg.Topics...)
+	cmd := exec.CommandContext(ctx, r.cfg.Java.Command, args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	input, err := cmd.StdinPipe() // held open: its end is the reader's, also when this process dies
+	if err != nil {
+		return fmt.Errorf("java reader: %w", err)
+	}
+	defer func() { _ = input.Close() }()
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("java reader: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("java reader: %w", err)
+	}
+	failed := r.takeLines(bufio.NewReaderSize(output, 1<<20))
+	ended := cmd.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("java reader: %w: %s", errors.Join(failed, ended), said.String())
+}
+
+func (r *Reader) takeLines(lines *bufio.Reader) error {
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		fields := strings.Fields(line)
+		if len(fields) < 4 {
+			return fmt.Errorf("line %q", line)
+		}
+		var numbers [3]int64
+		for i := range min(len(numbers), len(fields)-2) {
+			if numbers[i], err = strconv.ParseInt(fields[2+i], 10, 64); err != nil {
+				return fmt.Errorf("line %.200q: %w", line, err)
+			}
+		}
+		at := Partition{fields[1], int32(numbers[0])}
+		switch {
+		case fields[0] == "P":
+			r.take(nil, map[Partition]int64{at: numbers[1]})
+		case fields[0] == "R" && len(fields) >= 7 && len(fields)%2 == 1:
+			record := &kgo.Record{Topic: at.Topic, Partition: at.Index, Offset: numbers[1], Timestamp: time.UnixMilli(numbers[2])}
+			texts := fields[5:]
+			values := make([][]byte, len(texts))
+			for i, text := range texts {
+				if values[i], err = unText(text); err != nil {
+					return fmt.Errorf("line %.200q: %w", line, err)
+				}
+			}
+			record.Key, record.Value = values[0], values[1]
+			for i := 2; i < len(values); i += 2 {
+				record.Headers = append(record.Headers, kgo.RecordHeader{Key: string(values[i]), Value: values[i+1]})
+			}
+			r.take([]*kgo.Record{record}, nil)
+		default:
+			return fmt.Errorf("line %.200q", line)
+		}
+	}
+}
+
+// unText is the inverse of text in JavaReader.java.
+func unText(s string) ([]byte, error) {
+	switch s {
+	case "-":
+		return nil, nil
+	case "=":
+		return []byte{}, nil
+	}
+	return base64.StdEncoding.DecodeString(s)
+}
