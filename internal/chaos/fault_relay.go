@@ -3,6 +3,9 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"slices"
+
+	"github.com/outrider-cdc/outrider/relay"
 )
 
 // relayFaults happen to the relay's own process.
@@ -15,6 +18,10 @@ func relayFaults() []Fault {
 		{
 			Name: "rolling-restart", Description: "ten relays are restarted one after the other, the leader first",
 			Relays: 10, strike: rollRelays,
+		},
+		{
+			Name: "delivery-changed", Description: "ten relays are restarted one after the other with the other delivery, and then with the former one",
+			Relays: 10, Repeats: true, strike: changeDelivery,
 		},
 		{
 			Name: "first-start", Description: "the first start of a relay on a table that holds rows, under traffic",
@@ -69,6 +76,46 @@ func rollRelays(ctx context.Context, s *Stage) (string, error) {
 		err = void("the leader has never changed")
 	}
 	return fmt.Sprintf("%d changes of the leader", after-before), err
+}
+
+// changeDelivery is a rolling update from one delivery to the other and back.
+// While it is under way relays of both kinds stand by, and whichever leads
+// decides: generations count the changes, not the relays.
+func changeDelivery(ctx context.Context, s *Stage) (string, error) {
+	before, err := s.generation(ctx)
+	if err != nil {
+		return "", err
+	}
+	changes := []string{relay.ExactlyOnce, relay.AtLeastOnce}
+	if s.exactlyOnce() {
+		slices.Reverse(changes)
+	}
+	for _, delivery := range changes {
+		for _, p := range s.Relays {
+			p.Relay.Env = append(p.Relay.Env, "OUTRIDER_DELIVERY="+delivery)
+			if err := s.restart(ctx, p); err != nil {
+				return "", err
+			}
+		}
+		if err := s.until(ctx, "somebody leads by "+delivery, func(ctx context.Context) (bool, error) {
+			now, err := ask[string](ctx, s, `SELECT delivery FROM outbox.relays WHERE slot = $1`, s.slot())
+			return now == delivery && s.Leader(ctx) != nil, err
+		}); err != nil {
+			return "", err
+		}
+		if err := s.Arrived(ctx, 100+s.Rand.IntN(300)); err != nil {
+			return "", err
+		}
+	}
+	s.Over()
+	after, err := s.generation(ctx)
+	if err != nil {
+		return "", err
+	}
+	if changed := after - before; changed < len(changes) || changed > 2*len(s.Relays) {
+		return "", fmt.Errorf("generation %d → %d by %d restarts of ten relays", before, after, len(changes))
+	}
+	return fmt.Sprintf("%s, %s; generation %d → %d", changes[0], changes[1], before, after), nil
 }
 
 // restart is what an orchestrator does in a rolling update: stop, start, wait
