@@ -305,7 +305,7 @@ func TestKafkaRefusesARowAndThePersonActs(t *testing.T) {
 		for name, act := range map[string]func(w *poisonWorld, s poisonStatus) (there, dead []string){
 			"mends": func(w *poisonWorld, s poisonStatus) ([]string, []string) {
 				setting := regexp.MustCompile(`--entity-name '(\S+)' --add-config (\S+)=(\d+)`).FindStringSubmatch(s.Hint)
-				if setting == nil || setting[1] != w.topic {
+				if len(setting) != 4 || setting[1] != w.topic {
 					w.t.Fatalf("hint %q", s.Hint)
 				}
 				w.set(setting[1], setting[2], setting[3])
