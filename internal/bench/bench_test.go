@@ -155,7 +155,8 @@ func TestTableInTheDocs(t *testing.T) {
 	}
 	o := &options{json: "result.json", docs: true}
 	r := resultsOf(95, 4, 9)
-	for content, fails := range map[string]bool{"no place": true, "a\n" + docsBegin + "old\n" + docsEnd + "z\n": false} {
+	for _, content := range []string{"no place", "a\n" + docsBegin + "old\n" + docsEnd + "z\n"} { // the file of the last is looked at below
+		fails := content == "no place"
 		if err := os.WriteFile(docsFile, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
