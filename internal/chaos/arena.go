@@ -108,13 +108,12 @@ func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgre
 	if budget == 0 {
 		budget = defaultBudget
 	}
-	var java *Java
+	var client *Client
 	if a.Java {
-		java = &Java{}
-		java.Command, java.ClassPath = g.cluster.Java()
+		client = JavaClient(g.cluster.Java())
 	}
 	s, err := OpenStage(ctx, StageConfig{
-		Java:   java,
+		Client: client,
 		Server: server, Cluster: g.cluster, Links: g.links, Wire: &g.wire, Binary: a.Binary, Dir: folder, Seed: r.Seed,
 		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted},
 		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Delivery: a.Delivery, Repeats: f.Repeats, Log: a.Log,

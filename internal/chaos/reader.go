@@ -21,7 +21,7 @@ type ReaderConfig struct {
 	ReadCommitted bool     // else also what was aborted
 	// OnRecord is called for each record, from the goroutine of Run; nil: nobody.
 	OnRecord func(*Record)
-	Java     *Java // reads with the Java client; nil: franz-go reads
+	Client   *Client // reads; nil: franz-go
 	// Options come last and win, such as a dialer.
 	Options []kgo.Opt
 }
@@ -66,8 +66,8 @@ func NewReader(cfg ReaderConfig) (*Reader, error) {
 // are waited for. Run may be called once; it closes the client.
 func (r *Reader) Run(ctx context.Context) error {
 	defer r.client.Close()
-	if r.cfg.Java != nil {
-		return r.runJava(ctx)
+	if r.cfg.Client != nil {
+		return r.runOther(ctx, r.cfg.Client)
 	}
 	for {
 		fetches := r.client.PollFetches(ctx)

@@ -47,9 +47,9 @@ type StageConfig struct {
 	Compacted bool           // the topic is compacted, as eagerly as Kafka can
 	Moves     bool           // everybody reaches Postgres by an address that Move can turn to another server
 	Log       *slog.Logger
-	Delivery  string // OUTRIDER_DELIVERY of the relays; exactly-once is read by read_committed readers
-	Java      *Java  // with which the topic is read; nil: by franz-go
-	Repeats   bool   // rows may come twice, also exactly-once
+	Delivery  string  // OUTRIDER_DELIVERY of the relays; exactly-once is read by read_committed readers
+	Client    *Client // reads the topic; nil: franz-go
+	Repeats   bool    // rows may come twice, also exactly-once
 }
 
 // Stage is one run: relays between real servers, writers before them and a
@@ -98,7 +98,7 @@ func (s *Stage) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	s.Reader, err = NewReader(ReaderConfig{Brokers: s.cfg.Cluster.Direct(), Topics: []string{s.topic}, ReadCommitted: s.exactlyOnce(), Java: s.cfg.Java})
+	s.Reader, err = NewReader(ReaderConfig{Brokers: s.cfg.Cluster.Direct(), Topics: []string{s.topic}, ReadCommitted: s.exactlyOnce(), Client: s.cfg.Client})
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,8 @@
-// Command servers fetches every server that tests use into the cache, and
+// Command servers fetches every server and client that tests use into the cache, and
 // starts each once to show that it works. Afterwards tests need no network.
 //
 // It promises an exit code of 1 if one of them cannot be had, after it has
-// tried all. It does not install Java or Maven.
+// tried all. It does not install Java, Maven or pip.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/outrider-cdc/outrider/internal/harness/kafka"
+	"github.com/outrider-cdc/outrider/internal/harness/librdkafka"
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
@@ -52,5 +53,9 @@ func fetch(ctx context.Context, out io.Writer, log *slog.Logger) (missing int) {
 			return kafka.Open(ctx, kafka.Options{Version: version, Logger: log})
 		})
 	}
+	try("librdkafka", func() (io.Closer, error) {
+		_, _, err := librdkafka.Python(ctx)
+		return io.NopCloser(nil), err
+	})
 	return missing
 }

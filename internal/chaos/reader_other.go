@@ -4,13 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	_ "embed" // JavaReader.java
+	_ "embed" // the programs
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,55 +19,79 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// The Java client reads the same topics by its own code: what it makes of
+// Other clients read the same topics by their own code: what they make of
 // aborted transactions is what most consumers see.
 
 //go:embed JavaReader.java
 var javaReader []byte
 
-// Java is a Java with the Kafka client.
-type Java struct {
-	Command   string // java, of a JDK: it compiles the reader
-	ClassPath string
+//go:embed librdkafka_reader.py
+var librdkafkaReader []byte
+
+// Client is another client, as a program that reads and tells.
+type Client struct {
+	name    string
+	command []string // before the program's file
+	environ []string // beside that of this process
+	program []byte
+	file    string
 }
 
-// runJava reads until ctx has ended.
-func (r *Reader) runJava(ctx context.Context) (err error) {
+// JavaClient reads with the Java client from classPath; command is the java of a
+// JDK, since it compiles the program.
+func JavaClient(command, classPath string) *Client {
+	return &Client{name: "java", command: []string{command, "-Xmx256m", "-cp", classPath}, program: javaReader, file: "JavaReader.java"}
+}
+
+// LibrdkafkaClient reads with librdkafka through Python; see package librdkafka
+// for what it is given.
+func LibrdkafkaClient(python, path string) *Client {
+	return &Client{name: "librdkafka", command: []string{python}, environ: []string{"PYTHONPATH=" + path}, program: librdkafkaReader, file: "librdkafka_reader.py"}
+}
+
+// runOther reads until ctx has ended.
+func (r *Reader) runOther(ctx context.Context, c *Client) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("reader %s: %w", c.name, err)
+		}
+	}()
 	folder, err := os.MkdirTemp("", "outrider-reader-")
 	if err != nil {
-		return fmt.Errorf("java reader: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	source := filepath.Join(folder, "JavaReader.java")
-	if err := os.WriteFile(source, javaReader, 0o644); err != nil {
-		return fmt.Errorf("java reader: %w", err)
+	source := filepath.Join(folder, c.file)
+	if err := os.WriteFile(source, c.program, 0o644); err != nil {
+		return err
 	}
 	isolation := "read_uncommitted"
 	if r.cfg.ReadCommitted {
 		isolation = "read_committed"
 	}
-	args := append([]string{"-Xmx256m", "-cp", r.cfg.Java.ClassPath, source, strings.Join(r.cfg.Brokers, ","), isolation}, r.cfg.Topics...)
-	cmd := exec.CommandContext(ctx, r.cfg.Java.Command, args...)
+	args := slices.Concat(c.command[1:], []string{source, strings.Join(r.cfg.Brokers, ","), isolation}, r.cfg.Topics)
+	cmd := exec.CommandContext(ctx, c.command[0], args...)
+	cmd.Env = append(os.Environ(), c.environ...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	input, err := cmd.StdinPipe() // held open: its end is the reader's, also when this process dies
 	if err != nil {
-		return fmt.Errorf("java reader: %w", err)
+		return err
 	}
 	defer func() { _ = input.Close() }()
 	output, err := cmd.StdoutPipe()
 	if err != nil {
-		return fmt.Errorf("java reader: %w", err)
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("java reader: %w", err)
+		return err
 	}
 	failed := r.takeLines(bufio.NewReaderSize(output, 1<<20))
 	ended := cmd.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("java reader: %w: %s", errors.Join(failed, ended), said.String())
+	return fmt.Errorf("%w: %s", errors.Join(failed, ended), said.String())
 }
 
 func (r *Reader) takeLines(lines *bufio.Reader) error {

@@ -9,13 +9,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/outrider-cdc/outrider/internal/chaos"
+	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/kafka"
+	"github.com/outrider-cdc/outrider/internal/harness/librdkafka"
 )
 
-// What consumers see of transactions: the Java client and franz-go agree, record
-// by record. With read_committed both leave out what was aborted and what is
-// open; with read_uncommitted both bring it.
-func TestJavaReaderAgrees(t *testing.T) {
+// What consumers see of transactions: franz-go, the Java client and librdkafka
+// agree, record by record. With read_committed all leave out what was aborted and what is
+// open; with read_uncommitted all bring it.
+func TestOtherClientsAgree(t *testing.T) {
 	cluster := kafka.Start(t, 1)
 	topic := cluster.Topic(t, 3, nil)
 	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.Brokers()...), kgo.TransactionalID(topic), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
@@ -43,14 +45,17 @@ func TestJavaReaderAgrees(t *testing.T) {
 	send(kgo.TryCommit, 1, 2)
 	send(kgo.TryAbort, 3, 4)
 	send(kgo.TryCommit, 5)
-	command, classPath := cluster.Java()
+	python, path, err := librdkafka.Python(t.Context())
+	if err != nil {
+		harness.Missing(t, err)
+	}
 	for name, tc := range map[string]struct {
 		committed bool
 		records   int
 	}{"read_committed": {true, 9}, "read_uncommitted": {false, 15}} {
 		t.Run(name, func(t *testing.T) {
-			read := func(java *chaos.Java) []chaos.Record {
-				r := reading(t, chaos.ReaderConfig{Brokers: cluster.Brokers(), Topics: []string{topic}, ReadCommitted: tc.committed, Java: java})
+			read := func(client *chaos.Client) []chaos.Record {
+				r := reading(t, chaos.ReaderConfig{Brokers: cluster.Brokers(), Topics: []string{topic}, ReadCommitted: tc.committed, Client: client})
 				if err := r.CatchUp(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -60,12 +65,14 @@ func TestJavaReaderAgrees(t *testing.T) {
 				})
 				return records
 			}
-			ours, java := read(nil), read(&chaos.Java{Command: command, ClassPath: classPath})
+			ours := read(nil)
 			if len(ours) != tc.records {
 				t.Errorf("franz-go brings %d records, want %d", len(ours), tc.records)
 			}
-			if diff := cmp.Diff(ours, java); diff != "" {
-				t.Errorf("(-franz-go +java)\n%s", diff)
+			for name, client := range map[string]*chaos.Client{"java": chaos.JavaClient(cluster.Java()), "librdkafka": chaos.LibrdkafkaClient(python, path)} {
+				if diff := cmp.Diff(ours, read(client)); diff != "" {
+					t.Errorf("(-franz-go +%s)\n%s", name, diff)
+				}
 			}
 		})
 	}
