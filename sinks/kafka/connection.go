@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -24,7 +25,7 @@ func (p *producer) dial(ctx context.Context, network, address string) (net.Conn,
 	}
 	conn = &leasedConn{Conn: conn, lease: p.leased}
 	if !p.sink.cfg.TLS {
-		return conn, nil
+		return &oneProducerConn{conn, p}, nil
 	}
 	cfg, err := p.sink.cfg.tlsConfig(address)
 	if err != nil {
@@ -38,7 +39,7 @@ func (p *producer) dial(ctx context.Context, network, address string) (net.Conn,
 		_ = conn.Close()
 		return nil, asDialError(network, fmt.Errorf("tls handshake: %w", err))
 	}
-	return secured, nil
+	return &oneProducerConn{secured, p}, nil
 }
 
 func asDialError(network string, err error) error {
@@ -80,4 +81,41 @@ func (c *leasedConn) Close() error {
 		_ = tcp.SetLinger(0) // fails only on a connection that is closed already
 	}
 	return c.Conn.Close()
+}
+
+// oneProducerConn keeps a client that has sent rows from becoming another
+// producer. franz-go asks for a new producer id when brokers have refused a batch
+// or lost track, and goes on with the batches behind it: under the new id the
+// brokers take them, before the refused ones come again in their place. The
+// refusal is told to the sink too late to prevent that. So the client ends here,
+// and the next one sends everything in order. franz-go writes a request at once.
+type oneProducerConn struct {
+	net.Conn
+	producer *producer
+}
+
+// API keys of the Kafka protocol, which stand behind the four bytes of a request's length.
+const (
+	keyProduce        = 0
+	keyInitProducerID = 22
+)
+
+var errAnotherProducer = fmt.Errorf("a client that has sent rows must not become another producer: %w", net.ErrClosed)
+
+// Write implements [net.Conn].
+func (c *oneProducerConn) Write(b []byte) (int, error) {
+	p := c.producer
+	if p.txn == nil && len(b) >= 6 {
+		switch binary.BigEndian.Uint16(b[4:]) {
+		case keyProduce:
+			p.sent.Store(true)
+		case keyInitProducerID:
+			if p.sent.Load() {
+				p.failed.Store(true)
+				go p.shut() // which waits for what called us
+				return 0, errAnotherProducer
+			}
+		}
+	}
+	return c.Conn.Write(b)
 }
