@@ -1,10 +1,17 @@
 package relay
 
 import (
+	"fmt"
+	"log/slog"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outrider-cdc/outrider/internal/secret"
 )
 
 // A broker that refuses whatever comes in one batch with a bad row, and
@@ -124,5 +131,25 @@ func TestQuarantineTrialWithoutItsLastRow(t *testing.T) {
 	q.begin("another", nil, nil)
 	if !q.idle() {
 		t.Errorf("suspects of another source kept: %v", q.suspects)
+	}
+}
+
+// A search gets on with each session, so the pauses between them do not grow: it
+// would take them for most of its time.
+func TestSearchDoesNotSlowDown(t *testing.T) {
+	r, err := New(Config{
+		Name: "test", DatabaseURL: secret.New("postgres://localhost/test"), Publication: "p", Table: "s.t", Schema: "s",
+		MaxInFlightBytes: 1 << 20, WALSenderTimeout: time.Second, ShutdownTimeout: time.Second,
+	}, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for attempt := range 100 {
+		if wait := r.sorted(fmt.Errorf("refused: %w", ErrPoison), attempt); wait <= 0 || wait >= 2*backoffMin {
+			t.Fatalf("pause %d is %s", attempt, wait)
+		}
+	}
+	if s := r.Status(); s.Role != RoleWaiting || s.Reason != "poison_search" {
+		t.Errorf("role %s, reason %s", s.Role, s.Reason)
 	}
 }

@@ -136,7 +136,7 @@ func (r *Relay) sorted(err error, attempt int) time.Duration {
 		r.metrics.errors.WithLabelValues("poison").Inc()
 		r.log.Info("rows were refused; looking for the one that cannot be published", "error", err)
 		r.setRole(RoleWaiting, "poison_search", err)
-		wait = min(wait, 8*backoffMin)
+		wait = backoffMin // each session gets on; a pause that grows would be most of what a refused row costs
 	case errors.Is(err, ErrPoison):
 		r.metrics.errors.WithLabelValues("poison").Inc()
 		r.setRole(RoleHalted, "poison", err)
