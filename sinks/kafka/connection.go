@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // errLeaseOver looks like a closed connection to franz-go: it keeps the records
@@ -84,38 +86,77 @@ func (c *leasedConn) Close() error {
 }
 
 // oneProducerConn keeps a client that has sent rows from becoming another
-// producer. franz-go asks for a new producer id when brokers have refused a batch
-// or lost track, and goes on with the batches behind it: under the new id the
-// brokers take them, before the refused ones come again in their place. The
-// refusal is told to the sink too late to prevent that. So the client ends here,
-// and the next one sends everything in order. franz-go writes a request at once.
+// producer. When brokers have refused a batch or lost track, franz-go raises its
+// producer epoch by itself (KIP-360) and goes on with the batches behind the
+// refused one: under the new epoch the brokers take them, before the refused rows
+// come again in their place. The refusal is told to the sink too late to prevent
+// that. So the client ends here, with nothing of it sent, and the next one sends
+// everything in order. franz-go writes each request at once.
 type oneProducerConn struct {
 	net.Conn
 	producer *producer
 }
-
-// API keys of the Kafka protocol, which stand behind the four bytes of a request's length.
-const (
-	keyProduce        = 0
-	keyInitProducerID = 22
-)
 
 var errAnotherProducer = fmt.Errorf("a client that has sent rows must not become another producer: %w", net.ErrClosed)
 
 // Write implements [net.Conn].
 func (c *oneProducerConn) Write(b []byte) (int, error) {
 	p := c.producer
-	if p.txn == nil && len(b) >= 6 {
-		switch binary.BigEndian.Uint16(b[4:]) {
-		case keyProduce:
-			p.sent.Store(true)
-		case keyInitProducerID:
-			if p.sent.Load() {
-				p.failed.Store(true)
-				go p.shut() // which waits for what called us
-				return 0, errAnotherProducer
+	if p.txn != nil {
+		return c.Conn.Write(b) // a transaction fails as a whole
+	}
+	if id, ok := producerOf(b); ok && !p.identity.CompareAndSwap(nil, &id) && *p.identity.Load() != id {
+		p.failed.Store(true)
+		go p.shut() // which waits for what called us
+		return 0, errAnotherProducer
+	}
+	return c.Conn.Write(b)
+}
+
+// identity is what brokers know an idempotent producer by.
+type identity struct {
+	id    int64
+	epoch int16
+}
+
+// Places in a record batch (Kafka documentation, Record Batch).
+const (
+	batchProducerID    = 43
+	batchProducerEpoch = 51
+	batchBaseSequence  = 53
+)
+
+// producerOf returns who sends the first batch of a produce request; all of one
+// request have one producer. ok is false for every other request.
+func producerOf(request []byte) (i identity, ok bool) {
+	const head = 4 + 2 + 2 + 4 // length, api key, version, correlation id
+	if len(request) < head+2 || binary.BigEndian.Uint16(request[4:]) != uint16(kmsg.Produce) {
+		return i, false
+	}
+	req := kmsg.NewPtrProduceRequest()
+	req.SetVersion(int16(binary.BigEndian.Uint16(request[6:])))
+	body := request[head+2:]
+	if n := int16(binary.BigEndian.Uint16(request[head:])); n > 0 { // client id
+		body = body[min(int(n), len(body)):]
+	}
+	if req.IsFlexible() {
+		if len(body) == 0 || body[0] != 0 { // tags, of which franz-go sends none
+			return i, false
+		}
+		body = body[1:]
+	}
+	if err := req.UnsafeReadFrom(body); err != nil { // nothing of it is kept
+		return i, false
+	}
+	for _, t := range req.Topics {
+		for _, p := range t.Partitions {
+			if len(p.Records) >= batchBaseSequence {
+				return identity{
+					id:    int64(binary.BigEndian.Uint64(p.Records[batchProducerID:])),
+					epoch: int16(binary.BigEndian.Uint16(p.Records[batchProducerEpoch:])),
+				}, true
 			}
 		}
 	}
-	return c.Conn.Write(b)
+	return i, false
 }

@@ -26,8 +26,9 @@ type producer struct {
 
 	source atomic.Pointer[relay.Source]
 	failed atomic.Bool // something settled with an error
-	sent   atomic.Bool // a produce request was written
-	ending atomic.Bool // Begin waits for what is left
+
+	identity atomic.Pointer[identity] // of the first produce request
+	ending   atomic.Bool              // Begin waits for what is left
 
 	mu     sync.Mutex
 	topics map[string]*topic
