@@ -27,6 +27,7 @@ type Arena struct {
 	Kafka    string        // version; "": kafka.Version
 	Java     bool          // the Java client reads
 	Step     time.Duration // how long any one thing may take
+	Patience int           // promises of time are multiplied by it, where much else runs on the machine; 0: 1
 	Log      *slog.Logger
 
 	grounds map[field]*ground
@@ -116,7 +117,7 @@ func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgre
 		Client: client,
 		Server: server, Cluster: g.cluster, Links: g.links, Wire: &g.wire, Binary: a.Binary, Dir: folder, Seed: r.Seed,
 		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted},
-		Budget: budget, Timeout: a.Timeout, Step: a.Step, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Delivery: a.Delivery, Repeats: f.Repeats, Log: a.Log,
+		Budget: budget, Timeout: a.Timeout, Step: a.Step, Patience: a.Patience, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Delivery: a.Delivery, Repeats: f.Repeats, Log: a.Log,
 	})
 	if err != nil {
 		return err
@@ -181,7 +182,7 @@ func (s *Stage) suffer(ctx context.Context, f Fault, r *Repetition) error {
 		return errors.Join(hidden(found), hidden(struck), ended)
 	case struck != nil:
 		return struck
-	case f.within != nil && found == nil && s.flowing > f.within(s.cfg.Timeout):
+	case f.within != nil && found == nil && s.flowing > f.within(s.cfg.Timeout)*time.Duration(max(1, s.cfg.Patience)):
 		return fmt.Errorf("rows flowed again after %s; promised is %s", s.flowing.Round(time.Millisecond), f.within(s.cfg.Timeout))
 	}
 	return found

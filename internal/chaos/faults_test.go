@@ -17,6 +17,9 @@ import (
 
 // Every fault of make chaos, once, two side by side, the majors taking turns.
 //
+// The other packages' tests share the machine: make chaos, which has it alone,
+// holds the relay to its promises of time by the second.
+//
 // TEST_CHAOS_FAULTS is a regular expression for their names.
 func TestEveryFault(t *testing.T) {
 	only, err := regexp.Compile(os.Getenv("TEST_CHAOS_FAULTS"))
@@ -26,7 +29,7 @@ func TestEveryFault(t *testing.T) {
 	bin := binary(t)
 	arenas := make(chan *chaos.Arena, 2)
 	for range cap(arenas) {
-		a := &chaos.Arena{Binary: bin, Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Step: 45 * time.Second, Log: discard()}
+		a := &chaos.Arena{Binary: bin, Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Step: 45 * time.Second, Patience: 2, Log: discard()}
 		t.Cleanup(a.Close)
 		arenas <- a
 	}

@@ -43,6 +43,7 @@ type StageConfig struct {
 	Budget    int            // bytes in flight
 	Timeout   time.Duration  // OUTRIDER_WAL_SENDER_TIMEOUT
 	Step      time.Duration  // how long any one thing may take before the run fails
+	Patience  int            // see Arena
 	Linked    bool           // relays reach Postgres through Postgres()
 	Compacted bool           // the topic is compacted, as eagerly as Kafka can
 	Moves     bool           // everybody reaches Postgres by an address that Move can turn to another server
