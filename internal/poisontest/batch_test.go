@@ -1,0 +1,132 @@
+package poisontest_test
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outrider-cdc/outrider/relay"
+)
+
+// crowd is how many rows one transaction has among which few are refused.
+const crowd = 10_000
+
+// writeCrowd commits rows of ten keys in one transaction, some of which have no
+// key, or are large, and returns the ids of those, and the last one's.
+func (w *world) writeCrowd(n int, special, kind string) (bad []string, last string) {
+	w.t.Helper()
+	key, value := `'k' || n % 10`, `to_json(n)`
+	switch kind {
+	case keyless:
+		key = `CASE WHEN ` + special + ` THEN NULL ELSE ` + key + ` END`
+	case large:
+		value = `CASE WHEN ` + special + ` THEN to_json((SELECT string_agg(md5(n::text || g), '') FROM generate_series(1, 1250) g)) ELSE ` + value + ` END`
+	}
+	rows := w.text(fmt.Sprintf(`WITH new AS (INSERT INTO outbox.events (topic, key, payload) SELECT $1, %s, %s FROM generate_series(1, $2::int) n RETURNING id, seq, key, payload)
+SELECT string_agg(id::text, ' ' ORDER BY seq) FILTER (WHERE key IS NULL OR length(payload::text) > 1000) || ' ' || (SELECT id FROM new ORDER BY seq DESC LIMIT 1) FROM new`, key, value), w.topic, n)
+	bad = strings.Fields(rows)
+	return bad[:len(bad)-1], bad[len(bad)-1]
+}
+
+const (
+	keyless = "keyless"
+	large   = "large"
+)
+
+func states(ids []string, state string) string {
+	var all []string
+	for _, id := range ids {
+		all = append(all, id+" "+state)
+	}
+	return strings.Join(all, ", ")
+}
+
+// The broker refuses a batch without naming the row, and the relay cannot know
+// which it is, since it may not read the topic's settings: it has to search.
+func TestRefusedAmongTenThousandByTheBroker(t *testing.T) {
+	eachDelivery(t, func(t *testing.T, delivery string) {
+		for name, special := range map[string]string{"one": `n = 2718`, "two": `n IN (2718, 8281)`} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, delivery)
+				w.makeDead()
+				w.hide()
+				r := w.started(relay.PoisonDeadLetter)
+				w.set(w.topic, "cleanup.policy=compact")
+				before, began := r.Status().Sessions, time.Now()
+				bad, last := w.writeCrowd(crowd, special, keyless)
+				w.arrives(last)
+				took, sessions := time.Since(began), r.Status().Sessions-before
+				t.Logf("%s: %d rows refused of %d: %d sessions, %s", delivery, len(bad), crowd, sessions, took.Round(time.Millisecond))
+				if most := int64(len(bad)) * int64(2*math.Log2(crowd)+5); sessions > most {
+					t.Errorf("it took %d sessions, %d at most", sessions, most)
+				}
+				for _, id := range bad {
+					w.arrivesIn(w.dead, id)
+				}
+				w.awaitDead(states(bad, "dead-lettered"))
+				r.refusedBy("INVALID_RECORD")
+				w.verify(r)
+				w.absent(bad...)
+			})
+		}
+	})
+}
+
+// The same where the relay only has an old limit: once it has asked, it knows the row.
+func TestRefusedAmongTenThousandByAStaleLimit(t *testing.T) {
+	eachDelivery(t, func(t *testing.T, delivery string) {
+		w := newWorld(t, delivery)
+		r := w.started(relay.PoisonSkip)
+		w.set(w.topic, "max.message.bytes=30000")
+		before, began := r.Status().Sessions, time.Now()
+		bad, last := w.writeCrowd(crowd, `n IN (2718, 8281)`, large)
+		w.arrives(last)
+		sessions := r.Status().Sessions - before
+		t.Logf("%s: %d rows refused of %d: %d sessions, %s", delivery, len(bad), crowd, sessions, time.Since(began).Round(time.Millisecond))
+		if most := int64(len(bad)) * int64(2*math.Log2(crowd)+5); sessions > most {
+			t.Errorf("it took %d sessions, %d at most", sessions, most)
+		}
+		w.awaitDead(states(bad, "skipped"))
+		r.refusedBy("MESSAGE_TOO_LARGE")
+		w.verify(r)
+		w.absent(bad...)
+	})
+}
+
+// Every tenth of many rows is refused: all others arrive. TEST_POISON_MANY says
+// how many are refused.
+func TestManyRefused(t *testing.T) {
+	many := 30
+	if text := os.Getenv("TEST_POISON_MANY"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		many = n
+	}
+	eachDelivery(t, func(t *testing.T, delivery string) {
+		w := newWorld(t, delivery)
+		w.makeDead()
+		r := w.started(relay.PoisonDeadLetter)
+		w.set(w.topic, "max.message.bytes=30000")
+		before, began := r.Status().Sessions, time.Now()
+		bad, last := w.writeCrowd(10*many, `n % 10 = 5`, large)
+		awaitFor(t, patience*time.Duration(1+many/30), func() error {
+			if got := w.text(`SELECT count(*)::text FROM outbox.dead WHERE state = 'dead-lettered'`); got != strconv.Itoa(many) {
+				return fmt.Errorf("%s rows are set aside", got)
+			}
+			return nil
+		})
+		w.arrives(last)
+		took := time.Since(began)
+		t.Logf("%s: %d rows refused of %d: %d sessions, %s, %s for each", delivery, many, 10*many, r.Status().Sessions-before, took.Round(time.Millisecond), (took / time.Duration(len(bad))).Round(time.Millisecond))
+		w.awaitDead(states(bad, "dead-lettered"))
+		w.verify(r)
+		w.absent(bad...)
+	})
+}
