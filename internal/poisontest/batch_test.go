@@ -101,7 +101,7 @@ func TestRefusedAmongTenThousandByAStaleLimit(t *testing.T) {
 // Every tenth of many rows is refused: all others arrive. TEST_POISON_MANY says
 // how many are refused.
 func TestManyRefused(t *testing.T) {
-	many := 30
+	many := 10
 	if text := os.Getenv("TEST_POISON_MANY"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
@@ -116,7 +116,7 @@ func TestManyRefused(t *testing.T) {
 		w.set(w.topic, "max.message.bytes=30000")
 		before, began := r.Status().Sessions, time.Now()
 		bad, last := w.writeCrowd(10*many, `n % 10 = 5`, large)
-		awaitFor(t, patience*time.Duration(1+many/30), func() error {
+		awaitFor(t, patience*time.Duration(1+many/20), func() error {
 			if got := w.text(`SELECT count(*)::text FROM outbox.dead WHERE state = 'dead-lettered'`); got != strconv.Itoa(many) {
 				return fmt.Errorf("%s rows are set aside", got)
 			}

@@ -109,13 +109,6 @@ func header(r *kgo.Record, name string) string {
 	return string(r.Headers[at].Value)
 }
 
-func ids(records []*kgo.Record) (all []string) {
-	for _, r := range records {
-		all = append(all, header(r, "id"))
-	}
-	return all
-}
-
 // arrives waits until readers of committed records have seen the event in its topic.
 func (w *world) arrives(id string) {
 	w.t.Helper()
