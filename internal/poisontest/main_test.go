@@ -48,7 +48,7 @@ func (s *server) get(t *testing.T) *postgres.Server {
 	t.Helper()
 	s.once.Do(func() {
 		s.pg, s.err = postgres.Open(context.WithoutCancel(t.Context()), postgres.Options{
-			Settings: []string{"max_replication_slots=40", "max_wal_senders=40", "max_connections=200"},
+			Settings: []string{"max_replication_slots=100", "max_wal_senders=100", "max_connections=200"},
 		})
 	})
 	if errors.Is(s.err, postgres.ErrNoBuild) || errors.Is(s.err, postgres.ErrShared) {

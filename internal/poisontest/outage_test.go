@@ -17,7 +17,7 @@ func (w *world) searching(r *running) (bad []string, last string) {
 	w.hide()
 	w.set(w.topic, "cleanup.policy=compact")
 	before := r.Status().Sessions
-	bad, last = w.writeCrowd(crowd, `n = 2718`, keyless)
+	bad, last = w.writeCrowd(crowd/3, `n = 2718`, keyless)
 	await(w.t, func() error {
 		if s := r.Status(); s.Sessions < before+3 || s.Reason != "poison_search" {
 			return fmt.Errorf("%d sessions more, reason %s", s.Sessions-before, s.Reason)
