@@ -2,7 +2,6 @@ package poisontest_test
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -43,54 +42,6 @@ func states(ids []string, state string) string {
 		all = append(all, id+" "+state)
 	}
 	return strings.Join(all, ", ")
-}
-
-// The broker refuses a batch without naming the row, and the relay cannot know
-// which it is, since it may not read the topic's settings: it has to search.
-func TestRefusedAmongTenThousandByTheBroker(t *testing.T) {
-	eachDelivery(t, func(t *testing.T, delivery string) {
-		w := newWorld(t, delivery)
-		w.makeDead()
-		w.hide()
-		r := w.started(relay.PoisonDeadLetter)
-		w.set(w.topic, "cleanup.policy=compact")
-		before, began := r.Status().Sessions, time.Now()
-		bad, last := w.writeCrowd(crowd, `n IN (2718, 8281)`, keyless)
-		w.arrives(last)
-		took, sessions := time.Since(began), r.Status().Sessions-before
-		t.Logf("%s: %d rows refused of %d: %d sessions, %s", delivery, len(bad), crowd, sessions, took.Round(time.Millisecond))
-		if most := int64(2*math.Log2(crowd) + 5); sessions > most {
-			t.Errorf("it took %d sessions, %d at most", sessions, most)
-		}
-		for _, id := range bad {
-			w.arrivesIn(w.dead, id)
-		}
-		w.awaitDead(states(bad, "dead-lettered"))
-		r.refusedBy("INVALID_RECORD")
-		w.verify(r)
-		w.absent(bad...)
-	})
-}
-
-// The same where the relay only has an old limit: once it has asked, it knows the row.
-func TestRefusedAmongTenThousandByAStaleLimit(t *testing.T) {
-	eachDelivery(t, func(t *testing.T, delivery string) {
-		w := newWorld(t, delivery)
-		r := w.started(relay.PoisonSkip)
-		w.set(w.topic, "max.message.bytes=30000")
-		before, began := r.Status().Sessions, time.Now()
-		bad, last := w.writeCrowd(crowd, `n IN (2718, 8281)`, large)
-		w.arrives(last)
-		sessions := r.Status().Sessions - before
-		t.Logf("%s: %d rows refused of %d: %d sessions, %s", delivery, len(bad), crowd, sessions, time.Since(began).Round(time.Millisecond))
-		if most := int64(2*math.Log2(crowd) + 5); sessions > most {
-			t.Errorf("it took %d sessions, %d at most", sessions, most)
-		}
-		w.awaitDead(states(bad, "skipped"))
-		r.refusedBy("MESSAGE_TOO_LARGE")
-		w.verify(r)
-		w.absent(bad...)
-	})
 }
 
 // Every tenth of many rows is refused: all others arrive. TEST_POISON_MANY says

@@ -7,39 +7,6 @@ import (
 	"github.com/outrider-cdc/outrider/relay"
 )
 
-// A table without the checks of ours may name a topic that Kafka cannot have.
-func TestImpossibleTopic(t *testing.T) {
-	const name = "no topic/of Kafka's"
-	eachDelivery(t, func(t *testing.T, delivery string) {
-		for policy, state := range map[string]string{relay.PoisonHalt: "skipped", relay.PoisonDeadLetter: "dead-lettered", relay.PoisonSkip: "skipped"} {
-			t.Run(policy, func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, delivery)
-				w.makeDead()
-				w.exec(`ALTER TABLE outbox.events DROP CONSTRAINT topic_name`)
-				r := w.started(policy)
-				bad := w.text(`INSERT INTO outbox.events (topic, key, payload) VALUES ($1, 'k', '1') RETURNING id`, name)
-				last := w.write("k", 10)
-				if policy == relay.PoisonHalt {
-					s := r.awaitRole(relay.RoleHalted, "poison")
-					if !strings.Contains(s.Error, name) || !strings.Contains(s.Hint, "OUTRIDER_TOPIC_MAP=") {
-						t.Errorf("error %s\nhint %s", s.Error, s.Hint)
-					}
-					w.exec(`UPDATE outbox.dead SET state = 'skip' WHERE state = 'halted'`)
-				}
-				w.arrives(last)
-				w.awaitDead(bad + " " + state)
-				if policy == relay.PoisonDeadLetter {
-					if letter := w.arrivesIn(w.dead, bad); header(letter, relay.HeaderDeadTopic) != name || string(letter.Value) != "1" || string(letter.Key) != "k" {
-						t.Errorf("dead letter: %s", headersOf(letter))
-					}
-				}
-				w.verify(r)
-			})
-		}
-	})
-}
-
 // Headers that are no object cannot be read: neither in rows that were there
 // before the first start nor in the stream.
 func TestHeadersThatCannotBeRead(t *testing.T) {

@@ -214,14 +214,6 @@ type running struct {
 	stop func()
 }
 
-// refusedBy fails unless a broker itself has refused something with that code.
-func (r *running) refusedBy(code string) {
-	r.w.t.Helper()
-	if r.log.said(code+":") == 0 {
-		r.w.t.Errorf("no broker said %s: the case is not what it is meant to be", code)
-	}
-}
-
 // start runs a relay until the test ends or stop is called, which waits for its end.
 func (w *world) start(policy string) *running {
 	w.t.Helper()
@@ -330,11 +322,4 @@ func (l *testLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(b)
-}
-
-// said reports how often the log has text.
-func (l *testLog) said(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), text)
 }
