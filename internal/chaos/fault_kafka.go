@@ -55,10 +55,14 @@ func killBroker(ctx context.Context, s *Stage) (string, error) {
 		return "", err
 	}
 	s.Over()
+	forgotten, err := s.endForgotten(ctx)
+	if err != nil {
+		return "", err
+	}
 	if before == 0 || before == s.cfg.Cluster.Pid(1) {
 		return "", void("the broker is process %d, and was", before)
 	}
-	return fmt.Sprintf("%d rows in flight; broker %d → %d", rows, before, s.cfg.Cluster.Pid(1)), nil
+	return fmt.Sprintf("%d rows in flight; broker %d → %d", rows, before, s.cfg.Cluster.Pid(1)) + forgotten, nil
 }
 
 // outage is how long the broker stays away; most of it the budget must be full.
@@ -89,15 +93,16 @@ func holdBroker(ctx context.Context, s *Stage) (string, error) {
 		return "", err
 	}
 	s.Over()
+	forgotten, forgottenErr := s.endForgotten(ctx)
 	switch {
-	case err != nil:
-		return "", err
+	case err != nil || forgottenErr != nil:
+		return "", errors.Join(err, forgottenErr)
 	case statusErr != nil || senderErr != nil:
 		return "", fmt.Errorf("during the outage: relay %w, slot %w", statusErr, senderErr)
 	case s.exactlyOnce() && after == 0:
 		return "", errors.New("the slot was given up during the outage")
 	case s.exactlyOnce() && lasted >= atLeastFull: // the transaction has run out, and the leader waits with an empty hand for Kafka
-		return fmt.Sprintf("%d rows in flight; away for %s; slot held by walsender %d, before by %d", rows, time.Since(gone).Round(100*time.Millisecond), after, before), nil
+		return fmt.Sprintf("%d rows in flight; away for %s; slot held by walsender %d, before by %d", rows, time.Since(gone).Round(100*time.Millisecond), after, before) + forgotten, nil
 	case !status.BudgetFull || lasted < atLeastFull:
 		return "", void("the budget was full for %s only", lasted)
 	case after != before:

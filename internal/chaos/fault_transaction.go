@@ -94,20 +94,16 @@ func killAtCommit(ctx context.Context, s *Stage) (string, error) {
 	if err := s.cfg.Cluster.StartNode(ctx, killed); err != nil {
 		return "", err
 	}
-	completed := 0
+	forgotten, err := s.endForgotten(ctx)
+	if err != nil {
+		return "", err
+	}
 	if s.cfg.Cluster.Nodes() == 1 {
-		if completed, err = s.completeCommits(ctx); err != nil {
-			return "", err
-		}
 		s.Over()
 	}
 	limited, cancel := context.WithTimeout(ctx, s.cfg.Step)
 	defer cancel()
-	evidence := fmt.Sprintf("node %d killed as it had answered", killed)
-	if completed > 0 {
-		evidence += fmt.Sprintf("; it forgot the markers of %d partitions, which were written by hand", completed)
-	}
-	return evidence, s.cfg.Cluster.WaitInSync(limited)
+	return fmt.Sprintf("node %d killed as it had answered", killed) + forgotten, s.cfg.Cluster.WaitInSync(limited)
 }
 
 func moveCoordinator(ctx context.Context, s *Stage) (string, error) {

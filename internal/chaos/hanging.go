@@ -14,31 +14,38 @@ import (
 // records after a broker is back, before that counts as lost markers.
 const barredFor = 8 * time.Second
 
-// completeCommits does what an operator must when brokers have committed a
+// endForgotten does what an operator must when brokers have committed a
 // transaction and forgotten to say so in partitions that had no leader at that
 // moment: a coordinator that starts takes such for deleted
 // (TransactionMarkerChannelManager), and where a topic has a single replica they
-// all are without a leader for a moment. That it was to be committed is known
-// here, as the commit was answered. It writes the missing markers, and returns
-// for how many partitions.
-func (s *Stage) completeCommits(ctx context.Context) (partitions int, err error) {
-	if !s.exactlyOnce() {
-		return 0, nil
+// all are without a leader for a moment. It writes the markers that are missing,
+// as the coordinator had decided, and returns the evidence; "" if none were.
+func (s *Stage) endForgotten(ctx context.Context) (evidence string, err error) {
+	if !s.exactlyOnce() || s.cfg.Cluster.Nodes() > 1 {
+		return "", nil
 	}
 	topic, err := s.checkpoints(ctx)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	opened, err := s.stillOpen(ctx, s.topic, topic)
 	if err != nil || len(opened) == 0 {
-		return 0, err
+		return "", err
+	}
+	commits, err := s.decisions(ctx)
+	if err != nil {
+		return "", err
 	}
 	err = s.admin(func(admin *kadm.Client) error {
 		for _, p := range opened {
+			commit, known := commits[producer{p.ProducerID, p.ProducerEpoch}]
+			if !known {
+				return fmt.Errorf("%s/%d is open, and no coordinator has decided how it ends", p.Topic, p.Partition)
+			}
 			topics := kadm.TopicsSet{}
 			topics.Add(p.Topic, p.Partition)
 			written, err := admin.WriteTxnMarkers(ctx, kadm.TxnMarkers{
-				ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch, Commit: true, CoordinatorEpoch: max(p.CoordinatorEpoch, 0), Topics: topics,
+				ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch, Commit: commit, CoordinatorEpoch: max(p.CoordinatorEpoch, 0), Topics: topics,
 			})
 			written.EachPartition(func(r kadm.TxnMarkersPartitionResponse) {
 				if r.Err != nil && err == nil {
@@ -46,12 +53,12 @@ func (s *Stage) completeCommits(ctx context.Context) (partitions int, err error)
 				}
 			})
 			if err != nil {
-				return fmt.Errorf("commit what is open in %s/%d: %w", p.Topic, p.Partition, err)
+				return fmt.Errorf("end what is open in %s/%d: %w", p.Topic, p.Partition, err)
 			}
 		}
 		return nil
 	})
-	return len(opened), err
+	return fmt.Sprintf("; the broker forgot the markers of %d partitions, which were written by hand", len(opened)), err
 }
 
 // stillOpen returns who has had a transaction open in which partition for all of
