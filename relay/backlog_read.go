@@ -177,7 +177,7 @@ func (p *payment) message(result *pgconn.ResultReader) (*Message, *unfit, int64,
 			cols[f].Format = 'n'
 		}
 	}
-	row := row{p.rel, cols}
+	row := row{layout: p.rel, cols: cols}
 	seq, created := int64(be64(values[fieldCount])), time.UnixMicro(int64(be64(values[fieldCount+1])))
 	at := Position{p.debt.row.baseLSN, uint64(seq)}
 	if err := row.check(); err != nil {

@@ -85,6 +85,7 @@ func newLayout(r pgoutput.RelationMessage, names [fieldCount]string) (*layout, e
 type row struct {
 	layout *layout
 	cols   []pgoutput.Column
+	bad    *unfit // a message that is no event
 }
 
 func (r row) col(f field) pgoutput.Column { return r.cols[r.layout.at[f]] }

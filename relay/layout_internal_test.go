@@ -56,7 +56,7 @@ func lay(t *testing.T, cols ...pgoutput.Column) (*Message, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := row{l, cols}
+	r := row{layout: l, cols: cols}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func TestLayoutAllocations(t *testing.T) {
 	intern := func(b []byte) string { return names[string(b)] }
 	commit := []byte("2026-11-23T10:00:00.000000Z")
 	for name, headers := range map[string]pgoutput.Column{"without headers": null, "with headers": bin("\x01{\"traceparent\": \"00-ab\"}")} {
-		r := row{l, []pgoutput.Column{bin(uuidBytes), bin("orders"), bin("k1"), bin("T"), bin(`{"a":1}`), null, headers}}
+		r := row{layout: l, cols: []pgoutput.Column{bin(uuidBytes), bin("orders"), bin("k1"), bin("T"), bin(`{"a":1}`), null, headers}}
 		got := testing.AllocsPerRun(100, func() {
 			if _, bad := r.message(commit, intern); bad != nil {
 				t.Fatal(bad.cause)

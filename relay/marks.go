@@ -236,6 +236,12 @@ func (p *progress) look(ctx context.Context) error {
 		p.relay.log.Error("publication or table changed; what was committed meanwhile is published again from the table")
 		return errLeftOut
 	}
+	if now, err := p.db.mode(ctx); err != nil {
+		return err
+	} else if now != p.mode {
+		p.relay.log.Info("the mode of the outbox has changed", "appends", now.appends, "messages", now.messages)
+		return errMode
+	}
 	if p.asked.Swap(false) {
 		signal(p.written)
 	}

@@ -28,6 +28,7 @@ type progress struct {
 	stuck   stuckness
 	ready   readying
 	audited bool // the table keeps its rows, so that they can be counted
+	mode    mode // under which the session began
 
 	// Marks, of this session.
 	mark        *mark
@@ -55,7 +56,7 @@ func (p *progress) run(ctx context.Context) error {
 		case errors.Is(err, errLeftOut):
 			p.mark, p.condemned = nil, true // published must not move over the gap
 			return err
-		case errors.Is(err, errYield):
+		case errors.Is(err, errYield), errors.Is(err, errMode):
 			return err
 		case err != nil:
 			p.disconnected(err)

@@ -10,8 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// contract is the version of the tables that this relay writes.
-const contract = 1
+// Versions of the tables, by what the relay that leads understands. The view
+// that emits messages trusts in a row of the second; a relay that knows only the
+// first refuses to follow on one, rather than to pass the messages over.
+const (
+	contract         = 1
+	contractMessages = 2 // it asks for logical messages
+)
 
 // Phases of a progress row. A slot proves nothing about what lies before it:
 // the row is written before the slot is made, and a slot is streamed from only
@@ -103,7 +108,7 @@ type leadership struct {
 // lead raises the epoch, after the slot was taken and before the first Publish.
 // confirmed may lie above the row's only where the slot of a new timeline was
 // synchronized after the row.
-func (db *database) lead(ctx context.Context, row *progressRow, here here, pid uint32, timeout time.Duration) (leadership, error) {
+func (db *database) lead(ctx context.Context, row *progressRow, m mode, here here, pid uint32, timeout time.Duration) (leadership, error) {
 	l := leadership{pid: pid}
 	cfg := db.relay.cfg
 	sent := time.Now()
@@ -114,7 +119,7 @@ func (db *database) lead(ctx context.Context, row *progressRow, here here, pid u
  instance = $7, timeout_ms = $8, released = false, stuck_since = NULL, candidate = NULL, candidate_at = NULL, updated_at = clock_timestamp(),
  confirmed_lsn = greatest(confirmed_lsn, $10::text::pg_lsn)
 WHERE `+guard+` RETURNING epoch, generation, write_seq, coalesce(confirmed_lsn, '0/0')::text`,
-		cfg.Slot, row.epoch, pid, contract, here.timeline, here.history, cfg.Instance, timeout.Milliseconds(), db.relay.optionsHash(), row.confirmed.String(), db.relay.delivery()).
+		cfg.Slot, row.epoch, pid, m.contract(), here.timeline, here.history, cfg.Instance, timeout.Milliseconds(), db.relay.optionsHash(), row.confirmed.String(), db.relay.delivery()).
 		Scan(&l.epoch, &l.generation, &writeSeq, &confirmed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return l, errNotLeading

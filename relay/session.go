@@ -26,7 +26,7 @@ func (r *Relay) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.segment, p.audited = LSN(c.server.segmentSize), c.keeps
+	p.segment, p.audited, p.mode = LSN(c.server.segmentSize), c.keeps, c.mode
 	conn, err := r.dialReplication(ctx)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (r *Relay) dialReplication(ctx context.Context) (*replication.Conn, error) 
 // gives the advisory lock back.
 func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Conn, c *candidacy) (l leadership, err error) {
 	crashpoint("before replication starts")
-	if err := conn.Start(ctx, r.cfg.Slot, r.cfg.Publication, false); err != nil {
+	if err := conn.Start(ctx, r.cfg.Slot, r.cfg.Publication, c.mode.messages); err != nil {
 		if sqlState(err) == stateObjectInUse {
 			return l, &standbyError{"another relay"}
 		}
@@ -112,7 +112,7 @@ func (r *Relay) takeSlot(ctx context.Context, db *database, conn *replication.Co
 	if err := db.unlock(ctx); err != nil {
 		return l, r.statementError("give back the advisory lock", err)
 	}
-	if l, err = db.lead(ctx, c.row, c.here, conn.BackendPID(), conn.WALSenderTimeout()); err != nil {
+	if l, err = db.lead(ctx, c.row, c.mode, c.here, conn.BackendPID(), conn.WALSenderTimeout()); err != nil {
 		return l, err
 	}
 	crashpoint("after the epoch was raised")
@@ -234,7 +234,7 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 	}
 	r.adopt(s, s.progress.lead.confirmed, history{source.SystemID, source.Timeline, r.optionsHash(), source.Epoch, source.Generation})
 	s.resume(c, cp)
-	if !c.keeps {
+	if !c.keeps && (!c.mode.readable || !c.mode.ours) { // else rows of a time when they were kept go, too
 		return s.run(ctx)
 	}
 	cleaning, stop := context.WithCancel(ctx)

@@ -15,6 +15,7 @@ type candidacy struct {
 	here        here
 	row         *progressRow // nil: first start
 	slot        slotState
+	mode        mode
 	keeps       bool   // rows stay in the table, so that a lost slot can be recovered
 	readable    bool   // the table has tx and seq, so that a backlog can be read
 	fingerprint string // of publication and table, now
@@ -74,14 +75,17 @@ func (r *Relay) standAsCandidate(ctx context.Context, db *database) (c candidacy
 	if err := db.publication(ctx, c.server.version); err != nil {
 		return c, err
 	}
-	if c.readable, c.keeps, err = db.keepsRows(ctx); err != nil {
+	if c.mode, err = db.mode(ctx); err != nil {
 		return c, err
 	}
 	if c.fingerprint, err = db.fingerprint(ctx); err != nil {
 		return c, err
 	}
-	c.row, err = db.progressRow(ctx)
-	if err == nil && c.row != nil && c.row.offered != "" && c.row.offered != r.cfg.Instance {
+	if c.row, err = db.progressRow(ctx); err != nil {
+		return c, err
+	}
+	c.readable, c.keeps = c.mode.readable, c.mode.keeps(c.row)
+	if c.row != nil && c.row.offered != "" && c.row.offered != r.cfg.Instance {
 		return c, &standbyError{"nobody yet; " + c.row.offered + " reaches the sink and is let ahead"}
 	}
 	return c, err
@@ -111,8 +115,8 @@ func (r *Relay) judge(c *candidacy) (plan, error) {
 	}
 	row := c.row
 	switch {
-	case row.contract > contract:
-		return plan{}, halt("contract_newer", fmt.Errorf("the progress row was written under contract %d; this relay knows %d", row.contract, contract),
+	case row.contract > contractMessages:
+		return plan{}, halt("contract_newer", fmt.Errorf("the progress row was written under contract %d; this relay knows %d", row.contract, contractMessages),
 			Hint{Say: "run the relay version that wrote it, or a newer one"})
 	case row.epoch > 0 && (row.systemID != c.here.systemID || c.foreignXIDs()):
 		return r.judgeIdentity(c)
@@ -194,32 +198,6 @@ func (db *database) schemaThere(ctx context.Context) error {
 		return db.relay.noSchema("table " + db.relay.cfg.Table)
 	}
 	return nil
-}
-
-// keepsRows tells what a recovery can rest on: the columns, and somebody's word
-// that rows stay until the relay deletes them.
-func (db *database) keepsRows(ctx context.Context) (readable, keeps bool, err error) {
-	r := db.relay
-	err = db.QueryRow(ctx, `SELECT (SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1) AND NOT attisdropped
- AND (attname = 'tx' AND atttypid = 'xid8'::regtype OR attname = 'seq' AND atttypid = 'bigint'::regtype))`, r.tableSQL()).Scan(&readable)
-	if err != nil {
-		return false, false, r.statementError("look at the columns", err)
-	}
-	if !readable || r.cfg.TableKeepsRows {
-		return readable, readable && r.cfg.TableKeepsRows, nil
-	}
-	if r.tableSQL() != quote(r.cfg.Schema, "events") {
-		return readable, false, nil
-	}
-	var mode string
-	err = db.QueryRow(ctx, `SELECT value FROM `+quote(r.cfg.Schema, "settings")+` WHERE name = 'mode'`).Scan(&mode)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return readable, false, nil
-	}
-	if err != nil {
-		return readable, false, r.statementError("read the table's mode", err)
-	}
-	return readable, mode == "append", nil
 }
 
 func quote(names ...string) string { return pgx.Identifier(names).Sanitize() }

@@ -42,7 +42,8 @@ type stream struct {
 	committed  time.Time
 	commitText []byte
 	xid        uint32
-	rows       int // of ours in the open transaction
+	rows       int  // of our table in the open transaction
+	gated      bool // it has passed the gate
 
 	received LSN // newest position the server has told of, in this session
 	flushed  LSN // last flush that was sent
@@ -140,6 +141,8 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 	switch kind {
 	case pgoutput.Insert:
 		return s.insert(ctx, body)
+	case pgoutput.Message:
+		return s.message(ctx, body)
 	case pgoutput.Begin:
 		b, err := pgoutput.ParseBegin(body)
 		if err != nil {
@@ -153,7 +156,7 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 				return err
 			}
 		}
-		s.commitLSN, s.committed, s.xid, s.rows = LSN(b.FinalLSN), b.CommitTime, b.XID, 0
+		s.commitLSN, s.committed, s.xid, s.rows, s.gated = LSN(b.FinalLSN), b.CommitTime, b.XID, 0, false
 		s.commitText = s.committed.UTC().AppendFormat(s.commitText[:0], timestampFormat)
 		_, err = s.ledger.begin(s.commitLSN, s.committed)
 		return s.relay.replayError(err)
@@ -181,7 +184,7 @@ func (s *stream) handle(ctx context.Context, wal []byte) error {
 		}
 		s.tables[r.ID] = s.relay.tableOf(r)
 		return nil
-	default: // updates, deletes, truncates, types, origins, messages: not ours to send
+	default: // updates, deletes, truncates, types, origins: not ours to send
 		if !kind.Known() {
 			return fmt.Errorf("%w: unknown kind %s", pgoutput.ErrMalformed, kind)
 		}
@@ -224,15 +227,21 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 			return err
 		}
 	}
-	if s.gate != nil && s.rows == 0 {
+	row := row{layout: t.layout, cols: cols}
+	if err := row.check(); err != nil {
+		return err
+	}
+	s.rows++
+	return s.event(ctx, row)
+}
+
+// event publishes a row of the open transaction.
+func (s *stream) event(ctx context.Context, row row) error {
+	if s.gate != nil && !s.gated {
 		if err := s.passGate(ctx); err != nil {
 			return err
 		}
-	}
-	s.rows++
-	row := row{t.layout, cols}
-	if err := row.check(); err != nil {
-		return err
+		s.gated = true
 	}
 	chunk, ordinal, err := s.ledger.row(row.rowID())
 	if err != nil {
@@ -243,6 +252,9 @@ func (s *stream) insert(ctx context.Context, body []byte) error {
 		return s.checkLast(ordinal, row)
 	}
 	m, bad := row.message(s.commitText, s.nameOf)
+	if row.bad != nil {
+		bad = row.bad
+	}
 	m.topic = s.relay.routes.find(row.col(fieldTopic).Data)
 	m.Topic, m.source = m.topic.name, s.source
 	m.place(Position{s.commitLSN, ordinal}, ordinal, s.committed, chunk)

@@ -26,6 +26,7 @@ type Arena struct {
 	Delivery string        // OUTRIDER_DELIVERY; "": the default
 	Kafka    string        // version; "": kafka.Version
 	Java     bool          // the Java client reads
+	Stream   bool          // mode stream: events are messages, for faults that spare slot and writers
 	Step     time.Duration // how long any one thing may take
 	Patience int           // promises of time are multiplied by it, where much else runs on the machine; 0: 1
 	Log      *slog.Logger
@@ -116,7 +117,7 @@ func (a *Arena) run(ctx context.Context, f Fault, r *Repetition, server *postgre
 	s, err := OpenStage(ctx, StageConfig{
 		Client: client,
 		Server: server, Cluster: g.cluster, Links: g.links, Wire: &g.wire, Binary: a.Binary, Dir: folder, Seed: r.Seed,
-		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted},
+		Load:   WorkloadConfig{Rate: a.Rate, Prepared: true, LargeEvery: 5000, Keys: 16, Keyed: f.Compacted, Stream: a.Stream},
 		Budget: budget, Timeout: a.Timeout, Step: a.Step, Patience: a.Patience, Linked: true, Moves: f.Moves, Compacted: f.Compacted, Delivery: a.Delivery, Repeats: f.Repeats, Log: a.Log,
 	})
 	if err != nil {

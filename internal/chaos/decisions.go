@@ -62,14 +62,13 @@ func (s *Stage) decisions(ctx context.Context) (commits map[producer]bool, err e
 // next one under transaction.version 2, so the state before tells which is meant.
 func decide(commits map[producer]bool, ongoing map[int64]int16, v *kmsg.TxnMetadataValue) {
 	epoch, runs := ongoing[v.ProducerID]
-	switch v.State {
-	case kmsg.TransactionStateOngoing:
+	commit := v.State == kmsg.TransactionStatePrepareCommit
+	switch {
+	case v.State == kmsg.TransactionStateOngoing:
 		ongoing[v.ProducerID] = v.ProducerEpoch
 		delete(commits, producer{v.ProducerID, v.ProducerEpoch})
-	case kmsg.TransactionStatePrepareCommit, kmsg.TransactionStatePrepareAbort:
-		if runs {
-			commits[producer{v.ProducerID, epoch}] = v.State == kmsg.TransactionStatePrepareCommit
-			delete(ongoing, v.ProducerID)
-		}
+	case runs && (commit || v.State == kmsg.TransactionStatePrepareAbort):
+		commits[producer{v.ProducerID, epoch}] = commit
+		delete(ongoing, v.ProducerID)
 	}
 }

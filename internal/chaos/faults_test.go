@@ -54,6 +54,24 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
+// Events that are messages keep the promises that rows keep, as long as the slot
+// lives: sessions that end inside a transaction, refused rows.
+func TestStreamUnderFaults(t *testing.T) {
+	a := &chaos.Arena{Binary: binary(t), Dir: t.TempDir(), Timeout: 3 * time.Second, Rate: 600, Step: 45 * time.Second, Patience: 2, Stream: true, Log: discard()}
+	t.Cleanup(a.Close)
+	for _, f := range chaos.Faults() {
+		if !regexp.MustCompile("^(relay-killed|walsender-killed|rows-refused)$").MatchString(f.Name) {
+			continue
+		}
+		for _, delivery := range []string{relay.AtLeastOnce, relay.ExactlyOnce} {
+			t.Run(f.Name+" "+delivery, func(t *testing.T) {
+				a.Delivery = delivery
+				strike(t, a, f, 18)
+			})
+		}
+	}
+}
+
 // alsoExactly are the faults of both deliveries that are tried under both here;
 // make chaos tries all.
 const alsoExactly = "^(relay-killed|walsender-killed|first-start|failover|broker-killed|kafka-reset|relay-frozen|rows-refused)$"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -19,12 +20,12 @@ func (wr *writer) insert(ctx context.Context, tx pgx.Tx, e *event, key int) erro
 	var id [16]byte
 	var n int64
 	if key < 0 {
-		err = tx.QueryRow(ctx, `INSERT INTO outbox.events (id, topic, type, payload, payload_bytes, headers)
+		err = tx.QueryRow(ctx, `INSERT INTO `+wr.into()+` (id, topic, type, payload, payload_bytes, headers)
 			VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
 			e.columnID(), e.row.Topic, e.columnType(), e.payload, e.bytes, headers).Scan(&id)
 	} else {
 		err = tx.QueryRow(ctx, `WITH account AS (UPDATE accounts SET counter = counter + 1 WHERE key = $3 RETURNING counter)
-			INSERT INTO outbox.events (id, topic, key, type, payload, payload_bytes, headers)
+			INSERT INTO `+wr.into()+` (id, topic, key, type, payload, payload_bytes, headers)
 			SELECT $1::uuid, $2, $3, $4, $5::json, $6::bytea, $7::jsonb || jsonb_build_object('n', counter::text) FROM account
 			RETURNING id, (headers->>'n')::bigint`,
 			e.columnID(), e.row.Topic, e.row.Key, e.columnType(), e.payload, e.bytes, headers).Scan(&id, &n)
@@ -51,7 +52,7 @@ func (wr *writer) insertFromContext(ctx context.Context, tx pgx.Tx, e *event, ke
 		return err
 	}
 	var id [16]byte
-	err = tx.QueryRow(ctx, `INSERT INTO outbox.events (topic, key, type, payload, payload_bytes)
+	err = tx.QueryRow(ctx, `INSERT INTO `+wr.into()+` (topic, key, type, payload, payload_bytes)
 		VALUES ($1, $2, $3, $4, $5) RETURNING id`, e.row.Topic, e.row.Key, e.columnType(), e.payload, e.bytes).Scan(&id)
 	e.row.ID = id
 	e.arriving["traceparent"] = []byte(traceparent)
@@ -99,10 +100,18 @@ func (wr *writer) copy(ctx context.Context, tx pgx.Tx, keys []int) error {
 		}, err
 	})
 	columns := []string{"id", "topic", "key", "type", "payload", "payload_bytes", "headers"}
-	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"outbox", "events"}, columns, source); err != nil {
+	if _, err := tx.CopyFrom(ctx, strings.Split(wr.into(), "."), columns, source); err != nil {
 		return fmt.Errorf("copy: %w", err)
 	}
 	return nil
+}
+
+// into is where events are inserted.
+func (wr *writer) into() string {
+	if wr.load.cfg.Stream {
+		return "outbox.stream"
+	}
+	return "outbox.events"
 }
 
 // count makes the business change: it takes n counters of key and returns the

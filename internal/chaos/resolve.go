@@ -50,6 +50,9 @@ func (wr *writer) resolve(ctx context.Context, conn *pgx.Conn) error {
 	if len(wr.inDoubt) == 0 {
 		return nil
 	}
+	if wr.load.cfg.Stream {
+		return fmt.Errorf("%d rows in doubt, and no table to ask", len(wr.inDoubt))
+	}
 	ids := make([][16]byte, len(wr.inDoubt))
 	for i, row := range wr.inDoubt {
 		ids[i] = row.ID
@@ -74,8 +77,11 @@ func (wr *writer) resolve(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// TableIDs returns the ids of all rows that stand in the outbox table.
+// TableIDs returns the ids of all rows that stand in the outbox table; nil if it keeps none.
 func (w *Workload) TableIDs(ctx context.Context) (ids []ID, err error) {
+	if w.cfg.Stream {
+		return nil, nil
+	}
 	err = w.ask(ctx, func(conn *pgx.Conn) error {
 		ids, err = collectIDs(ctx, conn, `SELECT id FROM outbox.events`)
 		if err != nil {

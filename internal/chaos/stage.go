@@ -155,6 +155,9 @@ func (s *Stage) migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the outbox: %w", err)
 	}
+	if s.cfg.Load.Stream {
+		script += "SELECT outbox.set_mode('stream');"
+	}
 	return s.Exec(ctx, script)
 }
 

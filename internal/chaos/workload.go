@@ -24,6 +24,7 @@ type WorkloadConfig struct {
 	Seed        uint64   // what is written; how transactions interleave is up to the server
 	LargeEvery  int      // one row in so many is close to the table's limit; 10,000
 	Keyed       bool     // no row lacks a key
+	Stream      bool     // into the view, so that the table keeps none: a commit whose outcome is lost stays so
 	Prepared    bool     // also prepared transactions; the server needs max_prepared_transactions
 }
 

@@ -14,7 +14,7 @@ import (
 // object is what the catalog says of something that a migration makes.
 type object struct {
 	Identity   string // as in the COMMENT ON statement of it
-	Definition string // of a column its type, of a function its body; else empty
+	Definition string // of a table's column its type, of a function its body; else empty
 	Problem    string // what is wrong with it, whatever its definition
 }
 
@@ -32,7 +32,7 @@ func compare(text string, objects map[string]object) (gone, altered []string) {
 			gone = append(gone, "gone: "+identity)
 		case o.Problem != "":
 			altered = append(altered, "altered: "+identity+": "+o.Problem)
-		case strings.HasPrefix(identity, "COLUMN ") && !o.columnIn(text):
+		case strings.HasPrefix(identity, "COLUMN ") && o.Definition != "" && !o.columnIn(text):
 			altered = append(altered, "altered: "+identity+": is "+o.Definition)
 		case strings.HasPrefix(identity, "FUNCTION ") && !strings.Contains(text, o.Definition):
 			altered = append(altered, "altered: "+identity+": has another body")
@@ -61,16 +61,16 @@ func (o object) columnIn(text string) bool {
 const catalogQuery = `
 SELECT 'SCHEMA "' || nspname || '"', '', '' FROM pg_namespace WHERE nspname = $1::text
 UNION ALL
-SELECT CASE relkind WHEN 'i' THEN 'INDEX' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END || ' "' || $1::text || '".' || relname, '',
+SELECT CASE relkind WHEN 'i' THEN 'INDEX' WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END || ' "' || $1::text || '".' || relname, '',
   CASE WHEN NOT coalesce(i.indisvalid, true) THEN 'is invalid' WHEN relpersistence <> 'p' THEN 'is not logged, so it is not decoded' ELSE '' END
 FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
-WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p', 'i', 'I', 'S')
+WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p', 'v', 'i', 'I', 'S')
 UNION ALL
-SELECT 'COLUMN "' || $1::text || '".' || relname || '.' || attname, format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END, ''
+SELECT 'COLUMN "' || $1::text || '".' || relname || '.' || attname, CASE WHEN relkind <> 'v' THEN format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END ELSE '' END, ''
 FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
-WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped
+WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p', 'v') AND attnum > 0 AND NOT attisdropped
 UNION ALL
-SELECT 'FUNCTION "' || $1::text || '".' || proname || '(' || pg_get_function_identity_arguments(oid) || ')', prosrc, ''
+SELECT 'FUNCTION "' || $1::text || '".' || proname || '(' || oidvectortypes(proargtypes) || ')', prosrc, ''
 FROM pg_proc WHERE pronamespace = to_regnamespace($3::text)
 UNION ALL
 SELECT 'CONSTRAINT ' || conname || ' ON "' || $1::text || '".' || relname, '', CASE WHEN convalidated THEN '' ELSE 'is not validated' END

@@ -198,8 +198,11 @@ func testContextHeaders(t *testing.T, db database) {
 	if err := refused(t, db.Conn, "23514", `INSERT INTO outbox.events (topic) VALUES ('t')`); err.ConstraintName != "reserved_header" {
 		t.Errorf("constraint %q", err.ConstraintName)
 	}
-	// Headers of the row win, whatever the setting holds.
-	must(t, db.Conn, `INSERT INTO outbox.events (topic, headers) VALUES ('t', '{}')`)
+	// Headers of the row win, whatever the setting holds; those of the setting lie under them.
+	must(t, db.Conn, `SELECT set_config('outbox.headers', '{"a": "1", "b": "1"}', false)`)
+	if got := get[string](t, db.Conn, `INSERT INTO outbox.events (topic, headers) VALUES ('t', '{"a": null}') RETURNING headers::text`); got != `{"a": null, "b": "1"}` {
+		t.Errorf("own headers over those of the setting: %s", got)
+	}
 }
 
 func testUUIDv7(t *testing.T, db database) {

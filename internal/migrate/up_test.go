@@ -185,7 +185,13 @@ func testMissingPrivilege(t *testing.T, db database) {
 	as(t, db, other)
 	privilegeError(t, db, "005_publication", fmt.Sprintf("the owner of schema outbox and its tables, role %q", owner), "")
 	as(t, db, owner)
-	if diff := cmp.Diff([]string{"005_publication", "008_dead"}, up(t, db, migrate.Options{}).Applied); diff != "" {
+	var rest []string
+	for _, m := range migrations.All() {
+		if m.Version >= 5 && !m.ForRole() {
+			rest = append(rest, m.String())
+		}
+	}
+	if diff := cmp.Diff(rest, up(t, db, migrate.Options{}).Applied); diff != "" {
 		t.Errorf("with the privilege (-want +got):\n%s", diff)
 	}
 }

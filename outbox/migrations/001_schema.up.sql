@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS "outbox".settings (
 );
 
 COMMENT ON TABLE "outbox".settings IS 'What application and relay agreed on: mode and contract.';
-COMMENT ON COLUMN "outbox".settings.name IS 'mode: how rows live; append keeps them until every relay has published them and the retention is over. contract: version of the tables as the relay reads them.';
+COMMENT ON COLUMN "outbox".settings.name IS 'mode: how events live, see set_mode(). contract: version of the tables as the relay reads them. messages: whether relays ask for logical messages; it stays when the mode changes, as writers may be on their way. kept_since: position from which on every row was kept.';
 COMMENT ON COLUMN "outbox".settings.value IS 'Value of the setting, as text.';
 COMMENT ON CONSTRAINT settings_pkey ON "outbox".settings IS 'A setting has one value.';
 COMMENT ON CONSTRAINT known_mode ON "outbox".settings IS 'Modes that a relay knows.';

@@ -58,16 +58,28 @@ $function$;
 
 COMMENT ON FUNCTION "outbox".context_headers() IS 'Headers of the transaction: SET LOCAL outbox.headers (a JSON object) and outbox.traceparent (wins over one in outbox.headers). NULL without either.';
 
+-- Headers of the transaction lie under the row's own, so that a row which brings
+-- some keeps the trace. What is no object is left as it is, for the check of the table to refuse it.
+CREATE OR REPLACE FUNCTION "outbox".merged_headers(headers jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $function$
+  SELECT CASE WHEN headers IS NULL THEN "outbox".context_headers()
+    WHEN jsonb_typeof(headers) = 'object' THEN coalesce("outbox".context_headers(), '{}') || headers
+    ELSE headers END
+$function$;
+
+COMMENT ON FUNCTION "outbox".merged_headers(jsonb) IS 'Headers of a row on top of those of the transaction, see context_headers().';
+
 CREATE OR REPLACE FUNCTION "outbox".own_tx() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   NEW.tx := pg_current_xact_id();
   NEW.id := coalesce(NEW.id, "outbox".uuid_v7());
-  NEW.headers := coalesce(NEW.headers, "outbox".context_headers());
+  NEW.headers := "outbox".merged_headers(NEW.headers);
   NEW.created_at := coalesce(NEW.created_at, now());
   RETURN NEW;
 END
 $function$;
 
-COMMENT ON FUNCTION "outbox".own_tx() IS 'Puts right what a writer may not set (tx), and treats an explicit NULL, which is what many ORMs send for an unset field, as the default.';
+COMMENT ON FUNCTION "outbox".own_tx() IS 'Puts right what a writer may not set (tx), treats an explicit NULL, which is what many ORMs send for an unset field, as the default, and puts headers of the transaction under those of the row.';

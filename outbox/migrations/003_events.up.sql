@@ -28,7 +28,7 @@ COMMENT ON COLUMN "outbox".events.key IS 'Kafka key: events of one topic and key
 COMMENT ON COLUMN "outbox".events.type IS 'Type of the event, header type on Kafka.';
 COMMENT ON COLUMN "outbox".events.payload IS 'Value on Kafka, byte for byte as written (json keeps its text). Neither payload nor payload_bytes: a tombstone.';
 COMMENT ON COLUMN "outbox".events.payload_bytes IS 'Value on Kafka where it is not JSON.';
-COMMENT ON COLUMN "outbox".events.headers IS 'Headers on Kafka, a JSON object: a string is sent as its text, null as a null header, anything else as its JSON text. NULL means the headers of the transaction, see context_headers().';
+COMMENT ON COLUMN "outbox".events.headers IS 'Headers on Kafka, a JSON object: a string is sent as its text, null as a null header, anything else as its JSON text. Those of the transaction lie under them, see context_headers().';
 COMMENT ON COLUMN "outbox".events.created_at IS 'Start of the transaction; retention counts from here. Not the time of the commit.';
 COMMENT ON COLUMN "outbox".events.seq IS 'Order of insertion: the relay reads rows by it that lie before its slot.';
 COMMENT ON COLUMN "outbox".events.tx IS 'Top-level transaction that wrote the row: tells whether the row was visible in a snapshot. Set by the database, whatever the writer says.';
@@ -54,11 +54,11 @@ COMMENT ON INDEX "outbox".events_tx IS 'Rows of an interval of transactions, for
 -- mended. The condition is false for an ordinary row, which costs no call.
 CREATE OR REPLACE TRIGGER own_tx BEFORE INSERT ON "outbox".events FOR EACH ROW
 WHEN (NEW.tx IS DISTINCT FROM pg_current_xact_id() OR NEW.id IS NULL OR NEW.created_at IS NULL
-  OR NEW.headers IS NULL AND (current_setting('outbox.headers', true) <> '' OR current_setting('outbox.traceparent', true) <> ''))
+  OR current_setting('outbox.headers', true) <> '' OR current_setting('outbox.traceparent', true) <> '')
 EXECUTE FUNCTION "outbox".own_tx();
 
 -- ALWAYS: also with session_replication_role = replica, as under logical
 -- replication, whose rows carry transaction ids of another server.
 ALTER TABLE "outbox".events ENABLE ALWAYS TRIGGER own_tx;
 
-COMMENT ON TRIGGER own_tx ON "outbox".events IS 'Corrects a forged tx and fills explicit NULLs. Recovery and retention rest on tx: never disable it.';
+COMMENT ON TRIGGER own_tx ON "outbox".events IS 'Corrects a forged tx, fills explicit NULLs and merges headers. Recovery and retention rest on tx: never disable it.';

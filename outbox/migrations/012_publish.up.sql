@@ -1,74 +1,6 @@
 -- privilege: owner
--- Publishing by a function call, and headers of the transaction under those of the row.
-
--- Headers of the transaction lie under the row's own, so that a row which brings
--- some keeps the trace. Defaults have put them in already where the row brings none.
-CREATE OR REPLACE FUNCTION "outbox".own_tx() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  NEW.tx := pg_current_xact_id();
-  NEW.id := coalesce(NEW.id, "outbox".uuid_v7());
-  NEW.headers := "outbox".merged_headers(NEW.headers);
-  NEW.created_at := coalesce(NEW.created_at, now());
-  RETURN NEW;
-END
-$function$;
-
--- What is no object is left as it is, for the check of the table to refuse it.
-CREATE OR REPLACE FUNCTION "outbox".merged_headers(headers jsonb) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $function$
-  SELECT CASE WHEN headers IS NULL THEN "outbox".context_headers()
-    WHEN jsonb_typeof(headers) = 'object' THEN coalesce("outbox".context_headers(), '{}') || headers
-    ELSE headers END
-$function$;
-
-COMMENT ON FUNCTION "outbox".merged_headers(jsonb) IS 'Headers of a row on top of those of the transaction, see context_headers().';
-
-CREATE OR REPLACE TRIGGER own_tx BEFORE INSERT ON "outbox".events FOR EACH ROW
-WHEN (NEW.tx IS DISTINCT FROM pg_current_xact_id() OR NEW.id IS NULL OR NEW.created_at IS NULL
-  OR current_setting('outbox.headers', true) <> '' OR current_setting('outbox.traceparent', true) <> '')
-EXECUTE FUNCTION "outbox".own_tx();
-
-ALTER TABLE "outbox".events ENABLE ALWAYS TRIGGER own_tx; -- a replaced trigger fires on origin only
-
--- The checks of the table, with errors that name the argument.
-CREATE OR REPLACE FUNCTION "outbox".check_event(topic text, key text, type text, payload text, payload_bytes bytea, headers jsonb, called text DEFAULT '') RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $function$
-DECLARE
-  reserved text;
-  size bigint;
-BEGIN
-  IF topic IS NULL THEN
-    RAISE not_null_violation USING MESSAGE = called || 'topic is null', COLUMN = 'topic', HINT = 'Every event names the Kafka topic that it goes to.';
-  ELSIF topic !~ '^[a-zA-Z0-9._-]{1,249}$' OR topic IN ('.', '..') THEN
-    RAISE check_violation USING MESSAGE = called || format('topic "%s" is none that Kafka takes', left(topic, 300)), CONSTRAINT = 'topic_name', COLUMN = 'topic',
-      HINT = '1 to 249 of a-z A-Z 0-9 . _ - and neither . nor ..';
-  ELSIF num_nonnulls(payload, payload_bytes) > 1 THEN
-    RAISE check_violation USING MESSAGE = called || 'both payload and payload_bytes are given', CONSTRAINT = 'one_payload', COLUMN = 'payload_bytes',
-      HINT = 'An event has one value: payload for JSON, payload_bytes for anything else, neither for a tombstone.';
-  ELSIF jsonb_typeof(headers) <> 'object' THEN
-    RAISE check_violation USING MESSAGE = called || format('headers is a JSON %s, not an object', jsonb_typeof(headers)), CONSTRAINT = 'headers_object', COLUMN = 'headers',
-      HINT = '{"name": "value"}';
-  END IF;
-  reserved := (SELECT h.name FROM jsonb_object_keys(headers) AS h(name) WHERE h.name ~ '^(id$|type$|outrider-)' LIMIT 1);
-  IF reserved IS NOT NULL THEN
-    RAISE check_violation USING MESSAGE = called || format('headers holds "%s", which the relay sets', reserved), CONSTRAINT = 'reserved_header', COLUMN = 'headers',
-      HINT = 'id and type are arguments of their own; outrider-... are reserved.';
-  END IF;
-  size := coalesce(octet_length(payload), 0) + coalesce(octet_length(payload_bytes), 0)
-    + coalesce(octet_length(key), 0) + coalesce(octet_length(type), 0) + coalesce(octet_length(headers::text), 0);
-  IF size > 950000 THEN
-    RAISE check_violation USING MESSAGE = called || format('the event has %s octets, 950000 at most', size), CONSTRAINT = 'row_size', COLUMN = CASE WHEN payload IS NULL THEN 'payload_bytes' ELSE 'payload' END,
-      HINT = 'payload, key, type and headers count together. Keep large values elsewhere, and publish where they are.';
-  END IF;
-  RETURN true;
-END
-$function$;
-
-COMMENT ON FUNCTION "outbox".check_event(text, text, text, text, bytea, jsonb, text) IS 'Refuses what the checks of table events refuse, under the same constraint names, with a message that names the argument, after what it is called; true otherwise.';
+-- Publishing by a function call. Like any INSERT into the view stream, a call writes
+-- what the mode says: a row of events, or a message.
 
 -- Four functions of one name, by the type of the payload. A literal, and a
 -- parameter of no declared type, is text to Postgres: that is taken for JSON.
@@ -79,7 +11,7 @@ DECLARE
   new_id uuid;
 BEGIN
   PERFORM "outbox".check_event($1, $2, $4, $3, NULL, $5);
-  INSERT INTO "outbox".events (topic, key, payload, type, headers)
+  INSERT INTO "outbox".stream (topic, key, payload, type, headers)
   VALUES ($1, $2, "outbox".json_payload($3), $4, "outbox".merged_headers($5)) RETURNING id INTO new_id;
   RETURN new_id;
 END
@@ -120,7 +52,7 @@ DECLARE
   new_id uuid;
 BEGIN
   PERFORM "outbox".check_event($1, $2, $4, NULL, $3, $5);
-  INSERT INTO "outbox".events (topic, key, payload_bytes, type, headers)
+  INSERT INTO "outbox".stream (topic, key, payload_bytes, type, headers)
   VALUES ($1, $2, $3, $4, "outbox".merged_headers($5)) RETURNING id INTO new_id;
   RETURN new_id;
 END
@@ -154,7 +86,7 @@ BEGIN
   END IF;
   RETURN QUERY
   WITH written AS (
-    INSERT INTO "outbox".events (id, topic, key, type, payload, payload_bytes, headers)
+    INSERT INTO "outbox".stream (id, topic, key, type, payload, payload_bytes, headers)
     SELECT e.id, e.topic, e.key, e.type, e.payload, e.payload_bytes, "outbox".merged_headers(e.headers)
     FROM (
       SELECT a.n, coalesce((event ->> 'id')::uuid, "outbox".uuid_v7()) AS id, event ->> 'topic' AS topic, event ->> 'key' AS key, event ->> 'type' AS type,

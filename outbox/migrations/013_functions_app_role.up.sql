@@ -1,6 +1,7 @@
 -- privilege: app role
--- A role that writes events: the functions that do it. They run as their caller.
+-- A role that writes events: the view, and the functions, which run as their caller.
 
+GRANT INSERT (id, topic, key, type, payload, payload_bytes, headers), SELECT (id) ON "outbox".stream TO "app";
 GRANT EXECUTE ON FUNCTION
   "outbox".merged_headers(jsonb),
   "outbox".check_event(text, text, text, text, bytea, jsonb, text),

@@ -61,7 +61,9 @@ func newPair(t *testing.T) *pair {
 	})
 	pr.client = pr.dial(t)
 	pr.server = pr.accept(t)
-	for deadline := time.Now().Add(limit); pr.Connections() == 0; time.Sleep(time.Millisecond) { // the target accepts before the proxy has entered the pair
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(limit); pr.Connections() == 0; <-tick.C { // the target accepts before the proxy has entered the pair
 		if time.Now().After(deadline) {
 			t.Fatal("the proxy has no connection")
 		}

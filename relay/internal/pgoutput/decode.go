@@ -132,6 +132,24 @@ func ParseInsert(body []byte, cols []Column) (relation uint32, _ []Column, _ err
 	if tuple := r.u8(); tuple != 'N' && !r.short {
 		return 0, nil, fmt.Errorf("%w: tuple kind %q in an insert", ErrMalformed, tuple)
 	}
+	cols, err := r.tuple(cols)
+	if err != nil {
+		return 0, nil, err
+	}
+	return relation, cols, r.end(Insert)
+}
+
+// ParseTuple decodes TupleData, as it stands in an Insert message, appending its columns to cols.
+func ParseTuple(body []byte, cols []Column) ([]Column, error) {
+	r := reader{src: body}
+	cols, err := r.tuple(cols)
+	if err != nil {
+		return nil, err
+	}
+	return cols, r.end(Insert)
+}
+
+func (r *reader) tuple(cols []Column) ([]Column, error) {
 	for n := r.u16(); n > 0 && !r.short; n-- {
 		c := Column{Format: r.u8()}
 		switch c.Format {
@@ -140,12 +158,12 @@ func ParseInsert(body []byte, cols []Column) (relation uint32, _ []Column, _ err
 			c.Data = r.take(int(int32(r.u32())))
 		default:
 			if !r.short {
-				return 0, nil, fmt.Errorf("%w: column format %q", ErrMalformed, c.Format)
+				return nil, fmt.Errorf("%w: column format %q", ErrMalformed, c.Format)
 			}
 		}
 		cols = append(cols, c)
 	}
-	return relation, cols, r.end(Insert)
+	return cols, nil
 }
 
 // ParseMessage decodes the body of a Message message.
