@@ -234,13 +234,13 @@ func (s *stream) lead(ctx context.Context, source Source, c *candidacy, owed *de
 	}
 	r.adopt(s, s.progress.lead.confirmed, history{source.SystemID, source.Timeline, r.optionsHash(), source.Epoch, source.Generation})
 	s.resume(c, cp)
-	if !c.keeps && (!c.mode.readable || !c.mode.ours) { // else rows of a time when they were kept go, too
-		return s.run(ctx)
+	tending, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	if c.keeps || c.mode.readable && c.mode.ours { // also rows of a time when they were kept
+		beside.Go(func() { (&janitor{relay: r, lead: s.progress.lead, systemID: source.SystemID}).run(tending) })
 	}
-	cleaning, stop := context.WithCancel(ctx)
-	var janitors sync.WaitGroup
-	janitors.Go(func() { (&janitor{relay: r, lead: s.progress.lead, systemID: source.SystemID}).run(cleaning) })
-	defer janitors.Wait()
+	beside.Go(func() { (&scheduler{relay: r}).run(tending) })
+	defer beside.Wait()
 	defer stop()
 	return s.run(ctx)
 }

@@ -20,6 +20,10 @@ func behaviours() map[string]func(*testing.T, database) {
 		"context under own":       testContextUnderOwn,
 		"context ends":            testContextEnds,
 		"rolled back with its tx": testPublishRolledBack,
+		"capture":                 testCapture,
+		"capture choices":         testCaptureChoices,
+		"capture wide tables":     testCaptureWideTables,
+		"capture refuses":         testCaptureRefuses,
 	}
 }
 
