@@ -24,6 +24,9 @@ func behaviours() map[string]func(*testing.T, database) {
 		"capture choices":         testCaptureChoices,
 		"capture wide tables":     testCaptureWideTables,
 		"capture refuses":         testCaptureRefuses,
+		"roles":                   testRoles,
+		"messages fenced":         testMessagesFenced,
+		"health":                  testHealth,
 	}
 }
 
