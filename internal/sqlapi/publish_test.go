@@ -27,6 +27,7 @@ func behaviours() map[string]func(*testing.T, database) {
 		"roles":                   testRoles,
 		"messages fenced":         testMessagesFenced,
 		"health":                  testHealth,
+		"documented sql":          testDocumentedSQL,
 	}
 }
 
