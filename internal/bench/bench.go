@@ -134,6 +134,11 @@ func (b *bench) measure(ctx context.Context) (*results, error) {
 			return nil, err
 		}
 	}
+	if o.part(partCost) {
+		if err := b.cost(ctx); err != nil {
+			return nil, err
+		}
+	}
 	b.results.Minutes = time.Since(b.start).Minutes()
 	b.results.judge()
 	return b.results, nil

@@ -27,6 +27,7 @@ type results struct {
 	Throughput []*throughputResult `json:"throughput"`
 	Latency    []*latencyResult    `json:"latency"`
 	Retention  []*retentionResult  `json:"retention,omitempty"`
+	Cost       []*costResult       `json:"cost,omitempty"` // of an event
 	Gate       []*gateResult       `json:"gate,omitempty"` // without, and with it
 	Verdicts   []verdict           `json:"verdicts"`
 }

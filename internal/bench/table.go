@@ -29,6 +29,9 @@ func (r *results) table() string {
 	if len(r.Gate) > 0 {
 		b.WriteString("\nThe visibility gate, off and on, with transactions of one row:\n\n" + r.gateTable())
 	}
+	if len(r.Cost) > 0 {
+		fmt.Fprintf(&b, "\nWhat an event of about 420 bytes costs the database, beside the business change of its transaction:\n\n%s", r.costTable())
+	}
 	if len(r.Verdicts) > 0 {
 		b.WriteString("\n" + r.verdictTable())
 	}

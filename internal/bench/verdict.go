@@ -21,6 +21,7 @@ const (
 	aimP99       = 10  // ms
 	minExact     = 0.8 // of the rows a second of at-least-once
 	aimExactP99  = 60  // ms
+	maxCostRatio = 1.3 // of the WAL of Debezium's table
 	aimMemory    = budget>>20 + 40
 )
 
@@ -56,6 +57,7 @@ func (r *results) judge() {
 		r.verdict(verdict{What: "p99 into kafka, exactly-once, ms", Value: l.Best.P99, Limit: aimExactP99})
 	}
 	r.judgeMemory()
+	r.judgeCost()
 }
 
 func (r *results) verdict(v verdict) {

@@ -20,6 +20,7 @@ func behaviours() map[string]func(*testing.T, database) {
 		"context under own":       testContextUnderOwn,
 		"context ends":            testContextEnds,
 		"rolled back with its tx": testPublishRolledBack,
+		"self-delete":             testSelfDelete,
 		"capture":                 testCapture,
 		"capture choices":         testCaptureChoices,
 		"capture wide tables":     testCaptureWideTables,
@@ -222,4 +223,21 @@ func testPublishRolledBack(_ *testing.T, db database) {
 	db.must(`BEGIN; SELECT outbox.publish('t', 'k', '1'); SAVEPOINT s; SELECT outbox.publish('t', 'k', '2'); ROLLBACK TO s; SELECT outbox.publish('t', 'k', '3'); COMMIT`)
 	db.must(fmt.Sprintf(`BEGIN; SELECT outbox.publish('t', 'k', '%d'); ROLLBACK`, 4))
 	db.hasEvents(event{"t", "k", "NULL", "1", "NULL", "NULL"}, event{"t", "k", "NULL", "3", "NULL", "NULL"})
+}
+
+// In mode self-delete the table stays empty, and small without a vacuum: pages
+// are pruned as they fill. Rows of one statement go together, and COPY, too.
+func testSelfDelete(t *testing.T, db database) {
+	db.must(`SELECT outbox.set_mode('self-delete')`)
+	db.must(`CREATE PROCEDURE write(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..n LOOP INSERT INTO outbox.events (topic, payload) VALUES ('t', to_json(repeat('x', 400))); COMMIT; END LOOP; END $$`)
+	db.must(`CALL write(2000)`)
+	if got := db.text(`pg_relation_size('outbox.events') < 300000`); got != "true" {
+		t.Errorf("the table has %s bytes", db.text(`pg_relation_size('outbox.events')`))
+	}
+	db.must(`INSERT INTO outbox.events (topic) SELECT 't' FROM generate_series(1, 1000)`)
+	if _, err := db.PgConn().CopyFrom(t.Context(), strings.NewReader("t\nt\n"), `COPY outbox.events (topic) FROM STDIN`); err != nil {
+		t.Fatal(err)
+	}
+	db.must(`INSERT INTO outbox.events (topic) VALUES ('t') RETURNING id`)
+	db.hasEvents()
 }

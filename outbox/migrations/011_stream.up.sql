@@ -59,17 +59,19 @@ $function$;
 
 COMMENT ON FUNCTION "outbox".emit() IS 'Takes a row of the view stream in mode stream: checks it as the table does, and writes it into the log as a message, bound to the transaction.';
 
--- The INSERT is in the log already, which is what the relay reads.
+-- The INSERT is in the log already, which is what the relay reads. By statement,
+-- not by row: a trigger for each row keeps the row's page pinned while it runs, so
+-- that nothing is pruned from it, and the table grows until vacuum comes.
 CREATE OR REPLACE FUNCTION "outbox".self_delete() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  DELETE FROM "outbox".events WHERE id = NEW.id;
+  DELETE FROM "outbox".events e USING written w WHERE e.id = w.id;
   RETURN NULL;
 END
 $function$;
 
-COMMENT ON FUNCTION "outbox".self_delete() IS 'Deletes a row of events in the statement that wrote it, in modes self-delete and stream.';
+COMMENT ON FUNCTION "outbox".self_delete() IS 'Deletes rows of events in the statement that wrote them, in modes self-delete and stream.';
 
 -- Triggers, and not a look at the settings, make the mode: catalogs are seen as
 -- they are also under an old snapshot, and to change a trigger waits for every
@@ -98,7 +100,7 @@ BEGIN
   DROP TRIGGER IF EXISTS emit ON "outbox".stream;
   DROP TRIGGER IF EXISTS self_delete ON "outbox".events;
   IF mode <> 'append' THEN
-    CREATE TRIGGER self_delete AFTER INSERT ON "outbox".events FOR EACH ROW EXECUTE FUNCTION "outbox".self_delete();
+    CREATE TRIGGER self_delete AFTER INSERT ON "outbox".events REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION "outbox".self_delete();
     ALTER TABLE "outbox".events ENABLE ALWAYS TRIGGER self_delete;
     COMMENT ON TRIGGER self_delete ON "outbox".events IS 'Made by set_mode(): rows are deleted in the statement that writes them.';
   END IF;
