@@ -21,6 +21,7 @@ type metrics struct {
 	audits     prometheus.Counter
 	deleted    prometheus.Counter
 	scheduled  prometheus.Counter
+	partitions *prometheus.CounterVec
 	cleanings  prometheus.Counter
 	poisoned   *prometheus.CounterVec
 	mismatch   *prometheus.CounterVec
@@ -72,6 +73,9 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 	m.deleted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "outrider_retention_deleted_rows_total", Help: "Published rows that were deleted after the retention.",
 	})
+	m.partitions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "outrider_partitions_total", Help: "Partitions of the outbox that this relay had made or dropped.",
+	}, []string{"done"})
 	m.scheduled = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "outrider_scheduled_rows_total", Help: "Events that were scheduled, and that this relay had moved into the outbox when they were due.",
 	})
@@ -79,7 +83,7 @@ func newMetrics(reg prometheus.Registerer, r *Relay) *metrics {
 		Name: "outrider_retention_rounds_total", Help: "Times that the table was looked through for rows to delete.",
 	})
 	m.gate = newGateMetric()
-	reg.MustRegister(m.gate, m.cleanings, m.deleted, m.scheduled, m.audits, m.poisoned, m.mismatch, m.recoveries)
+	reg.MustRegister(m.gate, m.cleanings, m.deleted, m.scheduled, m.partitions, m.audits, m.poisoned, m.mismatch, m.recoveries)
 	reg.MustRegister(m.events, m.bytes, m.latency, m.session, m.errors, m.notices, m.skipped, m.writes)
 	for _, g := range r.gauges() {
 		reg.MustRegister(g)

@@ -27,11 +27,11 @@ type janitor struct {
 
 // run works until ctx ends, in phase streaming only.
 func (j *janitor) run(ctx context.Context) {
-	if j.relay.cfg.Retention == 0 {
-		return
+	interval := retentionInterval
+	if keep := j.relay.cfg.Retention; keep > 0 { // a short one is looked after more often
+		interval = max(time.Second, min(retentionInterval, keep/4))
 	}
-	// A short retention is looked after more often.
-	tick := time.NewTicker(max(time.Second, min(retentionInterval, j.relay.cfg.Retention/4)))
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		if err := j.round(ctx); err == nil {
@@ -56,13 +56,22 @@ func (j *janitor) round(ctx context.Context) error {
 		return err
 	}
 	defer db.close()
+	table := j.relay.tableSQL()
+	if parted, err := j.tend(ctx, db); err != nil {
+		return err
+	} else if parted {
+		table = quote(j.relay.cfg.Schema, "events_default") // the other partitions go as a whole
+	}
+	if j.relay.cfg.Retention == 0 {
+		return nil
+	}
 	if err := j.blocked(ctx, db); err != nil {
 		return err
 	}
 	misses := 0
 	for after := int64(-1); ctx.Err() == nil; {
 		began := time.Now()
-		deleted, last, err := j.batch(ctx, db, after)
+		deleted, last, err := j.batch(ctx, db, table, after)
 		if err != nil || last == nil {
 			return err
 		}
@@ -85,11 +94,11 @@ func (j *janitor) round(ctx context.Context) error {
 // calls published. A relay in another phase, without a mark, or whose mark was
 // taken on another server (its snapshot speaks of other transactions) holds all.
 // The guard proves that we still lead, on the server that feeds us.
-func (j *janitor) batch(ctx context.Context, db *database, after int64) (deleted int, last *int64, err error) {
+func (j *janitor) batch(ctx context.Context, db *database, table string, after int64) (deleted int, last *int64, err error) {
 	r := j.relay
 	err = db.QueryRow(ctx, `WITH held AS (SELECT bool_or(phase <> 'streaming' OR published IS NULL OR system_id <> $6) AS held FROM `+db.relays()+`),
- seen AS (SELECT seq, tx, created_at FROM `+r.tableSQL()+` WHERE seq > $4 ORDER BY seq LIMIT `+fmt.Sprint(retentionBatch)+`),
- gone AS (DELETE FROM `+r.tableSQL()+` e WHERE e.seq = ANY (ARRAY(SELECT s.seq FROM seen s
+ seen AS (SELECT seq, tx, created_at FROM `+table+` WHERE seq > $4 ORDER BY seq LIMIT `+fmt.Sprint(retentionBatch)+`),
+ gone AS (DELETE FROM `+table+` e WHERE e.seq = ANY (ARRAY(SELECT s.seq FROM seen s
   WHERE s.created_at < clock_timestamp() - make_interval(secs => $5)
   AND NOT EXISTS (SELECT FROM `+db.relays()+` p WHERE NOT pg_visible_in_snapshot(s.tx, p.published))))
   AND NOT (SELECT held FROM held) AND EXISTS (SELECT FROM `+db.relays()+` WHERE `+guard+`) RETURNING 1)

@@ -61,7 +61,7 @@ func (o object) columnIn(text string) bool {
 const catalogQuery = `
 SELECT 'SCHEMA "' || nspname || '"', '', '' FROM pg_namespace WHERE nspname = $1::text
 UNION ALL
-SELECT CASE relkind WHEN 'i' THEN 'INDEX' WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END || ' "' || $1::text || '".' || relname, '',
+SELECT CASE relkind WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END || ' "' || $1::text || '".' || relname, '',
   CASE WHEN NOT coalesce(i.indisvalid, true) THEN 'is invalid' WHEN relpersistence <> 'p' THEN 'is not logged, so it is not decoded' ELSE '' END
 FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
 WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p', 'v', 'i', 'I', 'S')

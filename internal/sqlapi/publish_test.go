@@ -28,6 +28,9 @@ func behaviours() map[string]func(*testing.T, database) {
 		"roles":                   testRoles,
 		"messages fenced":         testMessagesFenced,
 		"health":                  testHealth,
+		"partitions":              testPartitions,
+		"partitions dropped":      testPartitionsDropped,
+		"partitions refused":      testPartitionsRefused,
 		"documented sql":          testDocumentedSQL,
 	}
 }

@@ -73,11 +73,33 @@ $function$;
 
 COMMENT ON FUNCTION "outbox".self_delete() IS 'Deletes rows of events in the statement that wrote them, in modes self-delete and stream.';
 
+-- Who writes through the view locks it first. In short spells, giving all locks
+-- back in between: a writer that uses view and table in one transaction would run
+-- into a deadlock with one that waits longer.
+CREATE OR REPLACE FUNCTION "outbox".lock_events() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
+AS $function$
+BEGIN
+  FOR try IN 1..50 LOOP
+    BEGIN
+      LOCK TABLE "outbox".stream IN ACCESS EXCLUSIVE MODE;
+      RETURN;
+    EXCEPTION WHEN lock_not_available THEN
+      IF try = 50 THEN
+        RAISE lock_not_available USING MESSAGE = 'writers leave no moment in which the table could change', DETAIL = SQLERRM,
+          HINT = 'Transactions that have written events stay open for long: look for them in pg_stat_activity, and try again.';
+      END IF;
+      PERFORM pg_sleep(0.05);
+    END;
+  END LOOP;
+END
+$function$;
+
+COMMENT ON FUNCTION "outbox".lock_events() IS 'Waits for a moment without writers; none of them waits longer than 0.2 s for it.';
+
 -- Triggers, and not a look at the settings, make the mode: catalogs are seen as
 -- they are also under an old snapshot, and to change a trigger waits for every
--- transaction that has written under the former mode. It waits in short spells,
--- giving its locks back in between: a writer that uses view and table in one
--- transaction would run into a deadlock with one that waits longer.
+-- transaction that has written under the former mode.
 CREATE OR REPLACE FUNCTION "outbox".set_mode(mode text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
 AS $function$
@@ -85,18 +107,7 @@ BEGIN
   IF mode IS NULL OR mode NOT IN ('append', 'self-delete', 'stream') THEN
     RAISE invalid_parameter_value USING MESSAGE = format('mode %L is none', mode), HINT = 'Modes are append, self-delete and stream.';
   END IF;
-  FOR try IN 1..50 LOOP
-    BEGIN
-      LOCK TABLE "outbox".stream IN ACCESS EXCLUSIVE MODE; -- and the table behind it
-      EXIT;
-    EXCEPTION WHEN lock_not_available THEN
-      IF try = 50 THEN
-        RAISE lock_not_available USING MESSAGE = 'writers leave no moment in which the mode could change', DETAIL = SQLERRM,
-          HINT = 'Transactions that have written events stay open for long: look for them in pg_stat_activity, and try again.';
-      END IF;
-      PERFORM pg_sleep(0.05);
-    END;
-  END LOOP;
+  PERFORM "outbox".lock_events();
   DROP TRIGGER IF EXISTS emit ON "outbox".stream;
   DROP TRIGGER IF EXISTS self_delete ON "outbox".events;
   IF mode <> 'append' THEN
