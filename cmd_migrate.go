@@ -39,11 +39,7 @@ func migrateCommand(load func() (outboxAt, error)) *cobra.Command {
 	flags.StringVar(&m.names.Schema, "schema", "", "schema of the tables (default: OUTRIDER_SCHEMA, or "+migrations.DefaultSchema+")")
 	flags.StringVar(&m.names.Publication, "publication", "", "publication of the table (default: OUTRIDER_PUBLICATION, or "+migrations.DefaultPublication+")")
 	cmd.AddCommand(
-		m.applying(&cobra.Command{
-			Use:   "print",
-			Short: "Print the SQL, for psql or another migration tool; needs no database",
-			RunE:  m.print,
-		}),
+		m.printing(),
 		m.applying(&cobra.Command{
 			Use:   "up",
 			Short: "Apply what is missing; may be run at any time",
@@ -72,19 +68,6 @@ func (m *migration) applying(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringSliceVar(&m.roles, "roles", nil, "existing roles to grant what they need: app=NAME for a writer of events, relay=NAME for a relay")
 	cmd.Flags().StringSliceVar(&m.only, "only", nil, "only files of this privilege: owner, publication, roles")
 	return cmd
-}
-
-func (m *migration) print(cmd *cobra.Command, _ []string) error {
-	o, _, err := m.options()
-	if err != nil {
-		return err
-	}
-	script, err := migrations.Script(o.Names, o.Roles, o.Only...)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprint(cmd.OutOrStdout(), script)
-	return err
 }
 
 func (m *migration) up(cmd *cobra.Command, _ []string) error {

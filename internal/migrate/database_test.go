@@ -46,6 +46,9 @@ func TestOnEveryMajor(t *testing.T) {
 		"record of a newer program":   testNewerRecord,
 		"table of somebody else":      testForeignTable,
 		"settings of the first start": testSettings,
+		"down to nothing and back":    testDown,
+		"down refuses":                testDownRefuses,
+		"owner of all":                testOwner,
 	}
 	for _, major := range postgres.Majors() {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {

@@ -1,8 +1,10 @@
 // Package migrations holds the SQL of the outbox: schema, table, publication
 // and grants, as files that are split by the privilege that they need.
 //
-// It promises that each file can be applied again without harm, drops nothing,
-// and names every object with its schema; that a released file never changes;
+// It promises that each up file can be applied again without harm, drops nothing,
+// and names every object with its schema; that the down file beside it drops
+// exactly what it made and fails where somebody else's object depends on that
+// (no CASCADE, no IF EXISTS); that a released file never changes;
 // and that the SQL is the same for Postgres 14 to 18, which chooses for itself
 // where versions differ. [Script] is the whole of it for any tool that runs
 // SQL, such as psql or another migration tool, or for a test:
@@ -22,7 +24,9 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"strconv"
 	"strings"
@@ -30,7 +34,7 @@ import (
 
 // Files holds the SQL files, with the default names.
 //
-//go:embed *.up.sql
+//go:embed *.sql
 var Files embed.FS
 
 // Privilege says who can apply a migration.
@@ -44,12 +48,13 @@ const (
 	RelayRole   Privilege = "relay role"  // the owner of the tables; applied once for each role of a relay
 )
 
-// Migration is one file.
+// Migration is one file, with the file that takes it back.
 type Migration struct {
 	Version   int
 	Name      string
-	Privilege Privilege
+	Privilege Privilege // up and down
 	sql       string
+	down      string // "" if there is no such file
 }
 
 // ForRole reports whether the migration grants to a role: such are applied for
@@ -59,7 +64,7 @@ func (m Migration) ForRole() bool { return m.Privilege == AppRole || m.Privilege
 // String is the name of the file without its ending.
 func (m Migration) String() string { return fmt.Sprintf("%03d_%s", m.Version, m.Name) }
 
-// Checksum is the SHA-256, in hex, of the file before names are put in, however its lines end.
+// Checksum is the SHA-256, in hex, of the up file before names are put in, however its lines end.
 func (m Migration) Checksum() string {
 	sum := sha256.Sum256([]byte(m.sql))
 	return hex.EncodeToString(sum[:])
@@ -117,6 +122,12 @@ func (r Role) valid() error {
 	return nil
 }
 
+// Endings of files.
+const (
+	upFile   = ".up.sql"
+	downFile = ".down.sql"
+)
+
 // All returns the migrations in the order in which they are applied. It panics
 // if the files were embedded in a form that is not ours.
 func All() []Migration {
@@ -124,13 +135,13 @@ func All() []Migration {
 	if err != nil {
 		panic("migrations: " + err.Error())
 	}
-	all := make([]Migration, 0, len(entries))
+	all := make([]Migration, 0, len(entries)/2)
 	for _, e := range entries {
-		text, err := Files.ReadFile(e.Name())
-		if err != nil {
-			panic("migrations: " + err.Error())
+		stem, ok := strings.CutSuffix(e.Name(), upFile)
+		if !ok {
+			continue
 		}
-		m, err := parse(e.Name(), strings.ReplaceAll(string(text), "\r\n", "\n"))
+		m, err := read(stem)
 		if err != nil {
 			panic("migrations: " + err.Error())
 		}
@@ -139,11 +150,34 @@ func All() []Migration {
 	return all
 }
 
+// read makes a migration of the files that begin with stem.
+func read(stem string) (Migration, error) {
+	text, err := Files.ReadFile(stem + upFile)
+	if err != nil {
+		return Migration{}, err
+	}
+	m, err := parse(stem+upFile, unixLines(text))
+	if err != nil {
+		return Migration{}, err
+	}
+	text, err = Files.ReadFile(stem + downFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	m.down = unixLines(text)
+	if first, _, _ := strings.Cut(m.down, "\n"); err == nil && first != privilegeLine+string(m.Privilege) {
+		err = fmt.Errorf("%s: its first line names another privilege than %s", stem+downFile, stem+upFile)
+	}
+	return m, err
+}
+
+func unixLines(text []byte) string { return strings.ReplaceAll(string(text), "\r\n", "\n") }
+
 // privilegeLine is how each file begins.
 const privilegeLine = "-- privilege: "
 
 func parse(file, text string) (Migration, error) {
-	number, rest, _ := strings.Cut(strings.TrimSuffix(file, ".up.sql"), "_")
+	number, rest, _ := strings.Cut(strings.TrimSuffix(file, upFile), "_")
 	version, err := strconv.Atoi(number)
 	if err != nil || rest == "" {
 		return Migration{}, fmt.Errorf("%s: want NNN_name.up.sql", file)

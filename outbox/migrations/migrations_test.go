@@ -31,14 +31,18 @@ var quoted = regexp.MustCompile(`"([a-z_.]+)"`)
 // of reserved headers.
 func TestQuotedNamesAreReplaceable(t *testing.T) {
 	known := map[string]bool{"outbox": true, "outrider": true, "app": true, "relay": true, "name": true, "value": true}
-	for _, m := range migrations.All() {
-		text, err := migrations.Files.ReadFile(m.String() + ".up.sql")
+	files, err := migrations.Files.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := migrations.Files.ReadFile(f.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, match := range quoted.FindAllStringSubmatch(string(text), -1) {
 			if !known[match[1]] {
-				t.Errorf("%s: %q", m, match[0])
+				t.Errorf("%s: %q", f.Name(), match[0])
 			}
 		}
 	}
@@ -98,6 +102,65 @@ func TestNamesAreChecked(t *testing.T) {
 	for _, bad := range []migrations.Role{{Privilege: migrations.AppRole}, {Privilege: migrations.RelayRole, Name: "a\x00"}} {
 		if _, err := migrations.Script(migrations.Names{}, []migrations.Role{bad}); err == nil {
 			t.Errorf("role %+v was taken", bad)
+		}
+	}
+}
+
+// TestEveryUpHasADown: a migration tool that can go up only is half of one.
+func TestEveryUpHasADown(t *testing.T) {
+	files, err := migrations.Files.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ups := map[string]bool{}
+	for _, m := range migrations.All() {
+		ups[m.String()] = true
+		if _, err := migrations.Files.ReadFile(m.String() + ".down.sql"); err != nil {
+			t.Errorf("%s has no down file: %v", m, err)
+		}
+	}
+	for _, f := range files {
+		stem, down := strings.CutSuffix(f.Name(), ".down.sql")
+		if down && !ups[stem] {
+			t.Errorf("%s takes nothing back", f.Name())
+		}
+	}
+}
+
+// forgiving are words with which a down file would take along what is somebody
+// else's, or pass over what is not there.
+var forgiving = regexp.MustCompile(`(?i)\b(CASCADE|IF\s+EXISTS|CREATE\s+TABLE|TRUNCATE)\b`)
+
+// comment is a whole line.
+var comment = regexp.MustCompile(`(?m)^\s*--.*$`)
+
+func TestDownIsExact(t *testing.T) {
+	names := migrations.Names{Schema: "s1", Publication: "p1"}
+	for _, m := range migrations.All() {
+		var text string
+		var err error
+		if m.ForRole() {
+			text, err = m.RenderDownRole(names, migrations.Role{Privilege: m.Privilege, Name: `we"ird`})
+		} else {
+			text, err = m.RenderDown(names)
+		}
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if found := forgiving.FindString(comment.ReplaceAllString(text, "")); found != "" {
+			t.Errorf("%s down says %s", m, found)
+		}
+		for _, left := range []string{`"outbox"`, `"outrider"`, `"app"`, `"relay"`, "outbox.events", "outbox.relays"} {
+			if strings.Contains(text, left) {
+				t.Errorf("%s down: %s is left", m, left)
+			}
+		}
+		if m.ForRole() && !strings.Contains(text, `FROM "we""ird"`) {
+			t.Errorf("%s down takes from nobody", m)
+		}
+		if _, err := m.RenderDown(names); m.ForRole() && err == nil {
+			t.Errorf("%s down was rendered for no role", m)
 		}
 	}
 }

@@ -14,7 +14,34 @@ const SearchPath = "SET LOCAL search_path = pg_catalog, pg_temp;"
 
 // Render returns the SQL of m under these names. For a migration of a role that
 // is named default "app" or "relay", use [Migration.RenderRole].
-func (m Migration) Render(n Names) (string, error) {
+func (m Migration) Render(n Names) (string, error) { return m.render(m.sql, n) }
+
+// RenderDown returns the SQL that takes m back, without what [Migration.Forget]
+// says. It loses the rows of the tables that m made.
+func (m Migration) RenderDown(n Names) (string, error) {
+	if m.down == "" {
+		return "", m.noDown()
+	}
+	return m.render(m.down, n)
+}
+
+// RenderRole returns the SQL of m, which must be of r's privilege, for that role.
+func (m Migration) RenderRole(n Names, r Role) (string, error) { return m.renderRole(m.sql, n, r) }
+
+// RenderDownRole returns the SQL that takes from that role what m, which must be
+// of r's privilege, gave it.
+func (m Migration) RenderDownRole(n Names, r Role) (string, error) {
+	if m.down == "" {
+		return "", m.noDown()
+	}
+	return m.renderRole(m.down, n, r)
+}
+
+func (m Migration) noDown() error {
+	return fmt.Errorf("%s cannot be taken back: it has no file %s%s", m, m, downFile)
+}
+
+func (m Migration) render(text string, n Names) (string, error) {
 	n, err := n.Normalize()
 	if err != nil {
 		return "", err
@@ -22,11 +49,10 @@ func (m Migration) Render(n Names) (string, error) {
 	if m.ForRole() {
 		return "", fmt.Errorf("%s is for a role", m)
 	}
-	return n.replacer().Replace(m.sql), nil
+	return n.replacer().Replace(text), nil
 }
 
-// RenderRole returns the SQL of m, which must be of r's privilege, for that role.
-func (m Migration) RenderRole(n Names, r Role) (string, error) {
+func (m Migration) renderRole(text string, n Names, r Role) (string, error) {
 	n, err := n.Normalize()
 	if err != nil {
 		return "", err
@@ -39,7 +65,7 @@ func (m Migration) RenderRole(n Names, r Role) (string, error) {
 	}
 	// Role names stand where only an identifier can, so quotes are doubled and that is all.
 	quoted := `"` + strings.ReplaceAll(r.Name, `"`, `""`) + `"`
-	return n.replacer(`"app"`, quoted, `"relay"`, quoted).Replace(m.sql), nil
+	return n.replacer(`"app"`, quoted, `"relay"`, quoted).Replace(text), nil
 }
 
 func (n Names) replacer(more ...string) *strings.Replacer {
@@ -56,6 +82,17 @@ func (m Migration) Record(n Names) (string, error) {
 	}
 	return fmt.Sprintf(`INSERT INTO "%s".schema_version (version, name, checksum) VALUES (%d, '%s', '%s') ON CONFLICT (version) DO NOTHING;`,
 		n.Schema, m.Version, m.Name, m.Checksum()), nil
+}
+
+// Forget is the statement that takes the note of m back. It stands before the
+// SQL of [Migration.RenderDown], which for the first migration drops the table
+// of notes.
+func (m Migration) Forget(n Names) (string, error) {
+	n, err := n.Normalize()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf(`DELETE FROM "%s".schema_version WHERE version = %d;`, n.Schema, m.Version), nil
 }
 
 // Script is all migrations, and the grants of the given roles, as one
