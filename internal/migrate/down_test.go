@@ -56,7 +56,7 @@ SELECT string_agg(line, E'\n' ORDER BY line COLLATE "C") FROM (
   UNION SELECT 'function ' || pg_get_functiondef(oid) FROM pg_proc WHERE oid >= 16384
   UNION SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) || convalidated FROM pg_constraint WHERE oid >= 16384
   UNION SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indexrelid >= 16384 AND relname NOT LIKE 'pg_t%'
-  UNION SELECT 'trigger ' || pg_get_triggerdef(oid) || tgenabled FROM pg_trigger WHERE NOT tgisinternal
+  UNION SELECT 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
   UNION SELECT 'view ' || viewname || definition FROM pg_views WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
   UNION SELECT 'column ' || c.oid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || attnotnull || coalesce(pg_get_expr(adbin, adrelid), '')
     FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid LEFT JOIN pg_attrdef ON adrelid = c.oid AND adnum = attnum
