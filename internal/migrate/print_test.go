@@ -73,8 +73,8 @@ func TestPrintByPrivilege(t *testing.T) {
 		has, lacks []string
 	}{
 		{nil, []string{"CREATE TABLE", "CREATE PUBLICATION", `TO "a"`, `TO "b""c"`, `TO "r"`}, nil},
-		{[]migrations.Privilege{migrations.Owner}, []string{"CREATE TABLE"}, []string{"CREATE PUBLICATION", "GRANT"}},
-		{[]migrations.Privilege{migrations.Publication}, []string{"CREATE PUBLICATION"}, []string{"CREATE TABLE", "GRANT"}},
+		{[]migrations.Privilege{migrations.Owner}, []string{"CREATE TABLE"}, []string{"CREATE PUBLICATION", "\nGRANT"}},
+		{[]migrations.Privilege{migrations.Publication}, []string{"CREATE PUBLICATION"}, []string{"CREATE TABLE", "\nGRANT"}},
 		{[]migrations.Privilege{migrations.RelayRole}, []string{`TO "r"`}, []string{"CREATE TABLE", "CREATE PUBLICATION", `TO "a"`}},
 	} {
 		text, err := migrations.Script(migrations.Names{}, roles, c.only...)

@@ -1,0 +1,3 @@
+-- privilege: owner
+
+DROP VIEW "outbox".health;

@@ -1,0 +1,3 @@
+-- privilege: app role
+
+REVOKE SELECT ON "outbox".health FROM "app";

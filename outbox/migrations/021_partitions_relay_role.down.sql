@@ -1,0 +1,3 @@
+-- privilege: relay role
+
+REVOKE EXECUTE ON FUNCTION "outbox".tend_partitions(interval) FROM "relay";
