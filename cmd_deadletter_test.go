@@ -364,7 +364,7 @@ func (d *deadOutbox) awaitLockWait(done <-chan struct{}) {
 // TestDeadletterWithoutTable: an older installation is told what it lacks.
 func TestDeadletterWithoutTable(t *testing.T) {
 	d := newDeadOutbox(t)
-	d.exec(`DROP TABLE outbox.dead`)
+	d.exec(`DROP TABLE outbox.dead CASCADE`)
 	for _, args := range [][]string{{"list"}, {"show", "x"}, {"divert", "x"}, {"skip", "x"}, {"retry", "x"}, {"retry", "--all"}, {"drop", "x"}, {"drop", "--all", "--yes"}} {
 		code, _, stderr := d.deadletter(args...)
 		if code != 1 || !strings.Contains(stderr, `"outbox.dead" does not exist`) || !strings.Contains(stderr, "outrider migrate up") {

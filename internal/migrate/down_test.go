@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,10 +125,10 @@ func testDown(t *testing.T, db database) {
 	if diff := cmp.Diff(whole, states[len(all)]); diff != "" {
 		t.Errorf("one by one is not as at once (-at once +one by one):\n%s", diff)
 	}
-	for i := len(all) - 1; i >= 0; i-- {
-		step(format.Down, all[i].Version, all[i].Version)
+	for i, a := range slices.Backward(all) {
+		step(format.Down, a.Version, a.Version)
 		if diff := cmp.Diff(states[i], describe(t, db)); diff != "" {
-			t.Fatalf("after %s down (-before its up +after its down):\n%s", all[i], diff)
+			t.Fatalf("after %s down (-before its up +after its down):\n%s", a, diff)
 		}
 	}
 	if diff := cmp.Diff(empty, catalogRows(t, db)); diff != "" {

@@ -21,7 +21,7 @@ func testDocumentedSQL(t *testing.T, db database) {
 		db.must(string(block[1]))
 	}
 	value := regexp.MustCompile("(?s)```json\n(.*?)\n```").FindSubmatch(page)
-	if got := db.text(`SELECT payload FROM outbox.events WHERE topic = 'order-changes'`); value == nil || got != string(value[1]) {
+	if got := db.text(`SELECT payload FROM outbox.events WHERE topic = 'order-changes'`); len(value) != 2 || got != string(value[1]) {
 		t.Errorf("the captured change is %s", got)
 	}
 	want := []event{
