@@ -374,7 +374,7 @@ func TestDeadletterWithoutTable(t *testing.T) {
 	if code, stdout, _ := migrateLine(t, d.environ, "status"); code != 1 || !strings.Contains(stdout, `gone: TABLE "outbox".dead`) {
 		t.Errorf("migrate status: exit code %d\n%s", code, stdout)
 	}
-	if code, stdout, stderr := migrateLine(t, d.environ, "up"); code != 0 || stdout != "applied 008_dead\n" {
+	if code, stdout, stderr := migrateLine(t, d.environ, "up"); code != 0 || stdout != "applied 008_dead\napplied 018_health\n" {
 		t.Fatalf("migrate up: exit code %d\n%s%s", code, stdout, stderr)
 	}
 	d.works("list")
