@@ -10,8 +10,9 @@ import (
 // statement if it is told not to split it, and the driver splits as Postgres does.
 type liquibase struct{}
 
-// liquibaseWord is a comment that Liquibase would obey, wherever it stands.
-var liquibaseWord = regexp.MustCompile(`(?im)^\s*(--\s*(liquibase|changeset|rollback|preconditions|precondition|property|comment|validchecksum|ignore|ignorelines|labels|tagDatabase)\b|/\*\s*liquibase).*`)
+// liquibaseWord is a comment that Liquibase would obey wherever it stands, or
+// refuse (AbstractFormattedChangeLogParser of its source).
+var liquibaseWord = regexp.MustCompile(`(?im)^\s*(-+|/\*)\s*(liquibase|changeset|rollback|precondition|property|comment|validchecksum|ignore|tagdatabase|include).*`)
 
 func (liquibase) files(c Change) ([]File, error) {
 	up, err := liquibaseText(c.up())
@@ -53,7 +54,23 @@ func liquibaseText(script string) (string, error) {
 		if word := liquibaseWord.FindString(s.sql); word != "" {
 			return "", fmt.Errorf("liquibase would take a comment as its own: %q", strings.TrimSpace(word))
 		}
-		b.WriteString(s.sql + "\n")
+		b.WriteString(questions(s.sql) + "\n")
 	}
 	return b.String(), nil
+}
+
+// questions doubles the question marks of operators, such as @?: Liquibase
+// prepares what it runs, for which the JDBC driver of Postgres counts each one
+// as a parameter, and two as one that is none. It knows quotes.
+func questions(sql string) string {
+	var b strings.Builder
+	for at := 0; at < len(sql); {
+		from := at
+		at += token(sql, at)
+		if sql[from:at] == "?" {
+			b.WriteByte('?')
+		}
+		b.WriteString(sql[from:at])
+	}
+	return b.String()
 }

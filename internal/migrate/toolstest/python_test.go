@@ -1,0 +1,149 @@
+package toolstest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/outrider-cdc/outrider/internal/harness"
+	"github.com/outrider-cdc/outrider/internal/harness/download"
+)
+
+// packages of Python, pinned.
+func packages() []string {
+	return []string{"alembic==1.20.1", "django==5.2.19", "psycopg[binary]==3.3.9", "sqlalchemy==2.1.9"}
+}
+
+// findPython returns a Python, and the folder of the packages for PYTHONPATH.
+func findPython(ctx context.Context) (python, path string, err error) {
+	if python, err = exec.LookPath("python3"); err != nil {
+		return "", "", fmt.Errorf("%w (install python3 and python3-pip)", err)
+	}
+	version, err := exec.CommandContext(ctx, python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").Output()
+	if err != nil {
+		return "", "", fmt.Errorf("%s: %w", python, err)
+	}
+	names := strings.NewReplacer("==", "-", "[binary]", "").Replace(strings.Join(packages(), "-"))
+	path = filepath.Join(download.Cache(false), names+"-python"+strings.TrimSpace(string(version)))
+	err = download.Once(ctx, path, func(tmp string) error {
+		args := append([]string{"-m", "pip", "install", "--quiet", "--no-input", "--only-binary", ":all:", "--target", tmp}, packages()...)
+		if out, err := exec.CommandContext(ctx, python, args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("pip: %w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", "", fmt.Errorf("alembic and django: %w (install python3-pip, and let it reach its registry once)", err)
+	}
+	return python, path, nil
+}
+
+// pythonTool runs a command of a project's folder.
+type pythonTool struct {
+	project
+	python, path string
+	upArgs       []string
+	downArgs     []string
+}
+
+func startPython(t *testing.T, p project) pythonTool {
+	t.Helper()
+	python, path, err := findPython(t.Context())
+	if err != nil {
+		harness.Missing(t, err)
+	}
+	return pythonTool{project: p, python: python, path: path}
+}
+
+func (p pythonTool) run(t *testing.T, args []string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), p.python, args...)
+	cmd.Dir = p.dir
+	cfg := p.Config()
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+p.path, "PYTHONDONTWRITEBYTECODE=1", "DATABASE_URL="+p.url,
+		fmt.Sprintf("DB_HOST=%s", cfg.Host), fmt.Sprintf("DB_PORT=%d", cfg.Port), "DB_NAME="+cfg.Database,
+		"DB_USER="+strings.Split(strings.TrimPrefix(p.url, "postgres://"), ":")[0])
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+func (p pythonTool) up(t *testing.T) {
+	t.Helper()
+	p.run(t, p.upArgs)
+}
+
+func (p pythonTool) down(t *testing.T) {
+	t.Helper()
+	p.run(t, p.downArgs)
+}
+
+// alembicEnv is as "alembic init" writes it: all migrations in one transaction.
+const alembicEnv = `import os
+import sqlalchemy
+from alembic import context
+
+engine = sqlalchemy.create_engine(os.environ["DATABASE_URL"].replace("postgres://", "postgresql+psycopg://"))
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"})
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    with engine.connect() as connection:
+        context.configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+`
+
+func newAlembic(t *testing.T, p project) tool {
+	tool := startPython(t, p)
+	printed, err := filepath.Glob(filepath.Join(p.dir, "migrations", "*.py"))
+	if err != nil || len(printed) == 0 {
+		t.Fatalf("printed %q, %v", printed, err)
+	}
+	p.add(t, "alembic.ini", "[alembic]\nscript_location = %(here)s\nversion_locations = %(here)s/migrations\n")
+	p.add(t, "env.py", alembicEnv)
+	last := strings.Join(strings.SplitN(filepath.Base(printed[len(printed)-1]), "_", 3)[:2], "_")
+	p.add(t, "migrations/mine.py", fmt.Sprintf("from alembic import op\nrevision = 'mine'\ndown_revision = '%s'\ndef upgrade():\n    op.execute('%s')\ndef downgrade():\n    op.execute('%s')\n",
+		last, upOfProject, downProject))
+	tool.upArgs = []string{"-m", "alembic", "upgrade", "head"}
+	tool.downArgs = []string{"-m", "alembic", "downgrade", "base"}
+	return tool
+}
+
+const djangoSettings = `import os
+INSTALLED_APPS = ["outbox"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "HOST": os.environ["DB_HOST"], "PORT": os.environ["DB_PORT"],
+    "NAME": os.environ["DB_NAME"], "USER": os.environ["DB_USER"], "PASSWORD": "p"}}
+`
+
+func newDjango(t *testing.T, p project) tool {
+	tool := startPython(t, p)
+	if err := os.Mkdir(filepath.Join(p.dir, "outbox"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(p.dir, "migrations"), filepath.Join(p.dir, "outbox", "migrations")); err != nil {
+		t.Fatal(err)
+	}
+	printed, err := filepath.Glob(filepath.Join(p.dir, "outbox", "migrations", "*.py"))
+	if err != nil || len(printed) == 0 {
+		t.Fatalf("printed %q, %v", printed, err)
+	}
+	p.add(t, "outbox/__init__.py", "")
+	p.add(t, "outbox/migrations/__init__.py", "")
+	p.add(t, "settings.py", djangoSettings)
+	p.add(t, fmt.Sprintf("outbox/migrations/%d_mine.py", ofTheProject), fmt.Sprintf(`from django.db import migrations
+class Migration(migrations.Migration):
+    dependencies = [("outbox", "%s")]
+    operations = [migrations.RunSQL("%s", "%s")]
+`, strings.TrimSuffix(filepath.Base(printed[len(printed)-1]), ".py"), upOfProject, downProject))
+	tool.upArgs = []string{"-m", "django", "migrate", "--settings=settings", "--pythonpath=.", "outbox"}
+	tool.downArgs = append(tool.upArgs, "zero")
+	return tool
+}
