@@ -14,7 +14,7 @@ import (
 // object is what the catalog says of something that a migration makes.
 type object struct {
 	Identity   string // as in the COMMENT ON statement of it
-	Definition string // of a table's column its type, of a function its body; else empty
+	Definition string // of a column of a table its type, NOT NULL, DEFAULT; of a function its body; else empty
 	Problem    string // what is wrong with it, whatever its definition
 }
 
@@ -22,41 +22,70 @@ type object struct {
 // the list of them, and there is no second list that could differ.
 var comments = regexp.MustCompile(`(?m)^COMMENT ON ([A-Z]+ .+?) IS '`)
 
+// file is the SQL of a migration, and of those that were applied after it: they
+// may replace what it made.
+type file struct {
+	text  string
+	later string
+}
+
 // compare returns the objects of a file that are gone, and those that are not as the file makes them.
-func compare(text string, objects map[string]object) (gone, altered []string) {
-	for _, match := range comments.FindAllStringSubmatch(text, -1) {
+func (f file) compare(objects map[string]object) (gone, altered []string) {
+	for _, match := range comments.FindAllStringSubmatch(f.text, -1) {
 		identity := match[1]
 		o, ok := objects[identity]
 		switch {
+		case !ok && droppedIn(f.later, identity):
 		case !ok:
 			gone = append(gone, "gone: "+identity)
 		case o.Problem != "":
 			altered = append(altered, "altered: "+identity+": "+o.Problem)
-		case strings.HasPrefix(identity, "COLUMN ") && o.Definition != "" && !o.columnIn(text):
+		case strings.HasPrefix(identity, "COLUMN ") && o.Definition != "" && !o.columnIn(f.text) && !o.columnIn(f.later):
 			altered = append(altered, "altered: "+identity+": is "+o.Definition)
-		case strings.HasPrefix(identity, "FUNCTION ") && !strings.Contains(text, o.Definition):
+		case strings.HasPrefix(identity, "FUNCTION ") && !strings.Contains(f.text, o.Definition) && !strings.Contains(f.later, o.Definition):
 			altered = append(altered, "altered: "+identity+": has another body")
 		}
 	}
 	return gone, altered
 }
 
-// columnIn looks for the column among the lines of the file: name, type as
-// Postgres spells it, NOT NULL.
+// droppedIn looks for the statement that drops an object, in a later file.
+func droppedIn(text, identity string) bool {
+	kind, name, _ := strings.Cut(identity, " ")
+	statement := `DROP ` + kind + ` (IF EXISTS )?` + regexp.QuoteMeta(name)
+	part, table, of := strings.Cut(name, " ON ")
+	if kind == "COLUMN" {
+		at := strings.LastIndexByte(name, '.')
+		part, table, of = name[at+1:], name[:at], true
+	}
+	if of && kind != "TRIGGER" {
+		statement = `ALTER TABLE ` + regexp.QuoteMeta(table) + `\s[^;]*DROP ` + kind + ` (IF EXISTS )?` + regexp.QuoteMeta(part)
+	}
+	return regexp.MustCompile(statement + `[\s;,]`).MatchString(text)
+}
+
+// columnIn looks for the column in the file, in CREATE TABLE or in ADD COLUMN:
+// name, type as Postgres spells it, NOT NULL, and whether it has a default.
 func (o object) columnIn(text string) bool {
-	name := o.Identity[strings.LastIndexByte(o.Identity, '.')+1:]
-	kind, required := strings.CutSuffix(o.Definition, " NOT NULL")
-	line := regexp.MustCompile(`(?m)^  ` + regexp.QuoteMeta(name) + ` +` + regexp.QuoteMeta(kind) + `( .*)?,?$`)
-	table := o.Identity[:strings.LastIndexByte(o.Identity, '.')]
-	_, body, _ := strings.Cut(text, "CREATE TABLE IF NOT EXISTS "+strings.TrimPrefix(table, "COLUMN ")+" (")
+	at := strings.LastIndexByte(o.Identity, '.')
+	table, name := strings.TrimPrefix(o.Identity[:at], "COLUMN "), o.Identity[at+1:]
+	kind, filled := strings.CutSuffix(o.Definition, " DEFAULT")
+	kind, required := strings.CutSuffix(kind, " NOT NULL")
+	_, body, _ := strings.Cut(text, "CREATE TABLE IF NOT EXISTS "+table+" (")
 	body, _, _ = strings.Cut(body, "\n)")
-	found := line.FindString(body)
+	for _, alter := range regexp.MustCompile(`ALTER TABLE `+regexp.QuoteMeta(table)+`\s[^;]*;`).FindAllString(text, -1) {
+		body += "\n" + alter
+	}
+	column := regexp.MustCompile(`(?m)(^  |ADD COLUMN (IF NOT EXISTS )?)` + regexp.QuoteMeta(name) + ` +` + regexp.QuoteMeta(kind) + `([ ,;].*)?$`)
+	found := column.FindString(body)
 	// Postgres makes an identity column NOT NULL by itself.
-	return found != "" && required == (strings.Contains(found, "NOT NULL") || strings.Contains(found, "AS IDENTITY"))
+	identity := strings.Contains(found, "AS IDENTITY")
+	return found != "" && required == (identity || strings.Contains(found, "NOT NULL")) && filled == (identity || strings.Contains(found, " DEFAULT "))
 }
 
 // catalogQuery lists what is in schema $1 and publication $2, spelled as in
-// COMMENT ON. pg_publication_tables has attnames and rowfilter from Postgres 15
+// COMMENT ON. Triggers of a view cannot be ENABLE ALWAYS, and need not: they are
+// INSTEAD OF. pg_publication_tables has attnames and rowfilter from Postgres 15
 // on, and is read as JSON therefore.
 const catalogQuery = `
 SELECT 'SCHEMA "' || nspname || '"', '', '' FROM pg_namespace WHERE nspname = $1::text
@@ -64,9 +93,10 @@ UNION ALL
 SELECT CASE relkind WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END || ' "' || $1::text || '".' || relname, '',
   CASE WHEN NOT coalesce(i.indisvalid, true) THEN 'is invalid' WHEN relpersistence <> 'p' THEN 'is not logged, so it is not decoded' ELSE '' END
 FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
-WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p', 'v', 'i', 'I', 'S')
+WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p', 'i', 'I', 'S', 'v')
 UNION ALL
-SELECT 'COLUMN "' || $1::text || '".' || relname || '.' || attname, CASE WHEN relkind <> 'v' THEN format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END ELSE '' END, ''
+SELECT 'COLUMN "' || $1::text || '".' || relname || '.' || attname, CASE relkind WHEN 'v' THEN '' ELSE format_type(atttypid, atttypmod)
+  || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END || CASE WHEN atthasdef OR attidentity <> '' THEN ' DEFAULT' ELSE '' END END, ''
 FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
 WHERE relnamespace = to_regnamespace($3::text) AND relkind IN ('r', 'p', 'v') AND attnum > 0 AND NOT attisdropped
 UNION ALL
@@ -76,7 +106,7 @@ UNION ALL
 SELECT 'CONSTRAINT ' || conname || ' ON "' || $1::text || '".' || relname, '', CASE WHEN convalidated THEN '' ELSE 'is not validated' END
 FROM pg_constraint o JOIN pg_class c ON c.oid = conrelid WHERE relnamespace = to_regnamespace($3::text)
 UNION ALL
-SELECT 'TRIGGER ' || tgname || ' ON "' || $1::text || '".' || relname, '', CASE WHEN tgenabled = 'A' THEN '' ELSE 'is not enabled ALWAYS' END
+SELECT 'TRIGGER ' || tgname || ' ON "' || $1::text || '".' || relname, '', CASE WHEN tgenabled = 'A' OR relkind = 'v' THEN '' ELSE 'is not enabled ALWAYS' END
 FROM pg_trigger g JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = to_regnamespace($3::text) AND NOT tgisinternal
 UNION ALL
 SELECT 'PUBLICATION "' || pubname || '"', '', CASE

@@ -49,6 +49,8 @@ func TestOnEveryMajor(t *testing.T) {
 		"down to nothing and back":    testDown,
 		"down refuses":                testDownRefuses,
 		"owner of all":                testOwner,
+		"drift":                       testDrift,
+		"later files":                 testLaterFiles,
 	}
 	for _, major := range postgres.Majors() {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {

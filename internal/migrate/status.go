@@ -83,18 +83,23 @@ func Check(ctx context.Context, conn *pgx.Conn, names migrations.Names) (Status,
 	if err != nil {
 		return status, err
 	}
-	for _, m := range migrations.All() {
+	later := ""
+	for _, m := range slices.Backward(migrations.All()) {
 		step := Step{Migration: m, State: ByRole}
 		if !m.ForRole() {
 			text, err := m.Render(names)
 			if err != nil {
 				return status, err
 			}
-			step.judge(records[m.Version], text, objects)
+			step.judge(records[m.Version], file{text, later}, objects)
+			if step.recorded != "" {
+				later += text
+			}
 		}
 		delete(records, m.Version)
 		status.Steps = append(status.Steps, step)
 	}
+	slices.Reverse(status.Steps)
 	for _, r := range records {
 		status.Newer = append(status.Newer, fmt.Sprintf("%03d_%s", r.Version, r.Name))
 	}
@@ -103,9 +108,9 @@ func Check(ctx context.Context, conn *pgx.Conn, names migrations.Names) (Status,
 
 // judge decides the state. A step is applied again only when it is missing, so
 // what is gone weighs more than what was altered.
-func (s *Step) judge(r record, text string, objects map[string]object) {
+func (s *Step) judge(r record, f file, objects map[string]object) {
 	s.AppliedAt, s.recorded = r.At, r.Checksum
-	gone, altered := compare(text, objects)
+	gone, altered := f.compare(objects)
 	s.Problems = slices.Concat(gone, altered)
 	switch {
 	case r.Checksum == "":

@@ -145,7 +145,7 @@ func testAlteredBeyondRepair(t *testing.T, db database) {
 	must(t, db.Conn, `ALTER PUBLICATION outrider SET (publish = 'insert, delete')`)
 	want := []string{
 		`altered: COLUMN "outbox".events.topic: is text`,
-		`altered: COLUMN "outbox".relays.instance: is character varying(10) NOT NULL`,
+		`altered: COLUMN "outbox".relays.instance: is character varying(10) NOT NULL DEFAULT`,
 		`altered: PUBLICATION "outrider": publishes more than inserts`,
 	}
 	if diff := cmp.Diff(want, up(t, db, migrate.Options{}).Warnings); diff != "" {

@@ -53,58 +53,116 @@ func TestTools(t *testing.T) {
 		"alembic":        newAlembic,
 		"django":         newDjango,
 	}
-	server := postgres.Start(t, 0)
-	admin := connect(t, server.URL())
-	suffix := rand.Text()[:6]
-	app, owner, runner := hostile+suffix, `o"`+hostile+suffix, "runner_"+strings.ToLower(suffix)
-	for _, sql := range []string{
-		"CREATE ROLE " + quote(app), "CREATE ROLE " + quote(owner), "CREATE ROLE " + runner + " LOGIN PASSWORD 'p'",
-		"GRANT " + quote(owner) + " TO " + runner,
-	} {
-		must(t, admin, sql)
-	}
+	after := map[string]string{"alembic": "outrider_004", "django": "0004_outbox_relays"}
+	s := start(t)
 	for name, open := range tools {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newProject(t, server, owner, runner)
-			write(t, p, format.Options{
-				Format: name, Owner: owner, Roles: []migrations.Role{{Privilege: migrations.AppRole, Name: app}},
-			})
-			tool := open(t, p)
-			for range 2 {
-				tool.up(t)
-				inPlace(t, p, app, owner, runner)
-				tool.up(t) // nothing is left to do
-				tool.down(t)
-				nothingLeft(t, p)
+			o := s.options(name)
+			o.To = 4
+			p := s.project(t)
+			p.folder(t, o)
+			o.From, o.To, o.After = 5, 0, after[name] // as after an upgrade of Outrider
+			p.folder(t, o)
+			s.upAndDown(t, p, open(t, p))
+		})
+	}
+	for name, open := range map[string]func(*testing.T, project) tool{"goose": newGoose, "liquibase": newLiquibase} {
+		t.Run(name+" from one file", func(t *testing.T) {
+			t.Parallel()
+			text, err := format.One(s.options(name))
+			if err != nil {
+				t.Fatal(err)
 			}
-			status(t, p, false)
+			p := s.project(t)
+			p.add(t, "migrations/00001_outbox.sql", text)
+			s.upAndDown(t, p, open(t, p))
 		})
 	}
 }
 
+// server has three roles: a writer of events, the owner of the tables, and the
+// one that runs the tool, which may become the owner and owns nothing of ours.
+type server struct {
+	*postgres.Server
+	app, owner, runner string
+}
+
+func start(t *testing.T) server {
+	t.Helper()
+	s := server{postgres.Start(t, 0), "a" + hostile, "o" + hostile, "runner"}
+	admin := connect(t, s.URL())
+	must(t, admin, "CREATE ROLE "+quote(s.app))
+	must(t, admin, "CREATE ROLE "+quote(s.owner))
+	must(t, admin, "CREATE ROLE "+s.runner+" LOGIN PASSWORD 'p'")
+	must(t, admin, "GRANT "+quote(s.owner)+" TO "+s.runner)
+	return s
+}
+
+func (s server) options(name string) format.Options {
+	return format.Options{Format: name, Owner: s.owner, Roles: []migrations.Role{{Privilege: migrations.AppRole, Name: s.app}}}
+}
+
+func (s server) upAndDown(t *testing.T, p project, tool tool) {
+	t.Helper()
+	for range 2 {
+		tool.up(t)
+		s.inPlace(t, p)
+		tool.up(t) // nothing is left to do
+		tool.down(t)
+		nothingLeft(t, p)
+	}
+	status(t, p, false)
+}
+
 // inPlace looks at the database as Outrider does, and as those who use it do.
-func inPlace(t *testing.T, p project, app, owner, runner string) {
+func (s server) inPlace(t *testing.T, p project) {
 	t.Helper()
 	status(t, p, true)
-	const owners = `SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = to_regclass($1)`
-	if got := get[string](t, p.Conn, owners, "outbox.events"); got != owner {
-		t.Errorf("owner of outbox.events is %q, want %q", got, owner)
+	for sql, problem := range map[string]string{
+		"ALTER TABLE outbox.dead DROP COLUMN committed_at":                                                    `gone: COLUMN "outbox".dead.committed_at`,
+		"ALTER TABLE outbox.events DROP CONSTRAINT row_size":                                                  `gone: CONSTRAINT row_size ON "outbox".events`,
+		"ALTER TABLE outbox.events DISABLE TRIGGER own_tx":                                                    `altered: TRIGGER own_tx ON "outbox".events: is not enabled ALWAYS`,
+		"CREATE OR REPLACE FUNCTION outbox.uuid_v7() RETURNS uuid LANGUAGE sql AS 'SELECT gen_random_uuid()'": `altered: FUNCTION "outbox".uuid_v7(): has another body`,
+	} {
+		drift(t, p, sql, problem)
 	}
-	if got := get[string](t, p.Conn, owners, "public.mine"); got != runner {
-		t.Errorf("owner of the project's table is %q, want %q: the role was not put back", got, runner)
+	const owners = `SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = to_regclass($1)`
+	if got := get[string](t, p.Conn, owners, "outbox.events"); got != s.owner {
+		t.Errorf("owner of outbox.events is %q, want %q", got, s.owner)
+	}
+	if got := get[string](t, p.Conn, owners, "public.mine"); got != s.runner {
+		t.Errorf("owner of the project's table is %q, want %q: the role was not put back", got, s.runner)
 	}
 	tx, err := p.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(t.Context()) }()
-	if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE "+quote(app)+`; SET LOCAL outbox.headers = '{"a": "b"}'`); err != nil {
+	if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE "+quote(s.app)+`; SET LOCAL outbox.headers = '{"a": "b"}'`); err != nil {
 		t.Fatal(err)
 	}
 	var id string
 	if err := tx.QueryRow(t.Context(), `INSERT INTO outbox.events (id, topic, payload) VALUES (NULL, 't', '{}') RETURNING id::text`).Scan(&id); err != nil {
 		t.Errorf("as the application: %v", err)
+	}
+}
+
+// drift damages what the tool made, in a transaction that is rolled back.
+func drift(t *testing.T, p project, sql, problem string) {
+	t.Helper()
+	tx, err := p.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	must(t, p.Conn, sql)
+	s, err := migrate.Check(t.Context(), p.Conn, migrations.Names{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.UpToDate() || !strings.Contains(s.String(), problem) {
+		t.Errorf("after %s:\n%s", sql, s)
 	}
 }
 
@@ -134,22 +192,22 @@ func nothingLeft(t *testing.T, p project) {
 	}
 }
 
-func newProject(t *testing.T, s *postgres.Server, owner, runner string) project {
+func (s server) project(t *testing.T) project {
 	t.Helper()
 	admin := connect(t, s.URL())
 	name := "t_" + strings.ToLower(rand.Text()[:12])
 	must(t, admin, "CREATE DATABASE "+name)
 	t.Cleanup(func() { must(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
-	must(t, admin, fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s, %s", name, quote(owner), runner))
+	must(t, admin, fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s, %s", name, quote(s.owner), s.runner))
 	conn := connect(t, s.DatabaseURL(name))
-	must(t, conn, "GRANT ALL ON SCHEMA public TO "+runner)
+	must(t, conn, "GRANT ALL ON SCHEMA public TO "+s.runner)
 	cfg := conn.Config()
-	url := fmt.Sprintf("postgres://%s:p@%s:%d/%s", runner, cfg.Host, cfg.Port, name)
+	url := fmt.Sprintf("postgres://%s:p@%s:%d/%s", s.runner, cfg.Host, cfg.Port, name)
 	return project{Conn: conn, url: url, dir: t.TempDir()}
 }
 
-// write goes the way of --dir.
-func write(t *testing.T, p project, o format.Options) {
+// folder goes the way of --dir.
+func (p project) folder(t *testing.T, o format.Options) {
 	t.Helper()
 	files, err := format.Folder(o)
 	if err != nil {
