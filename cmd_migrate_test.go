@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -61,6 +62,42 @@ func TestMigratePrint(t *testing.T) {
 	}
 	if strings.Contains(stdout, `"outbox"`) {
 		t.Error("the default schema is left")
+	}
+}
+
+// TestMigratePrintForTools goes through every flag that print has for other tools.
+func TestMigratePrintForTools(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "migrations")
+	for _, step := range []struct {
+		args           []string
+		code           int
+		stdout, stderr string // parts
+	}{
+		{[]string{"--format", "goose"}, 0, "-- +goose Down\n", ""},
+		{[]string{"--direction", "down", "--from", "8", "--to", "8"}, 0, `DROP TABLE "outbox".dead;`, ""},
+		{[]string{"--roles", `"owner=o""w"`}, 0, `SET LOCAL ROLE "o""w";`, ""},
+		{[]string{"--format", "alembic", "--from", "8", "--after", "ae1027a6acf"}, 0, `down_revision = "ae1027a6acf"`, ""},
+		{[]string{"--format", "django", "--from", "8", "--after", "0007_x", "--app", "shop"}, 0, `dependencies = [("shop", "0007_x")]`, ""},
+		{[]string{"--format", "goose", "--dir", dir, "--base", "20260131120000"}, 0, filepath.Join(dir, "20260131120008_outbox_dead.sql"), ""},
+		{[]string{"--format", "goose", "--dir", dir, "--base", "20260131120000"}, 0, "all files are there already", ""},
+		{[]string{"--format", "goose", "--dir", dir, "--base", "20260131120000", "--publication", "p"}, 1, "", "is there with other content"},
+		{[]string{"--format", "rails"}, 78, "", "write one of sql, goose"},
+		{[]string{"--format", "goose", "--direction", "down"}, 78, "", "holds both directions"},
+		{[]string{"--direction", "sideways"}, 78, "", "write up or down"},
+		{[]string{"--roles", "owner="}, 78, "", "name one owner"},
+		{[]string{"--roles", "owner=a,owner=b"}, 78, "", "name one owner"},
+		{[]string{"--after", "x"}, 78, "", "--after is for alembic and django"},
+		{[]string{"--format", "alembic", "--app", "x"}, 78, "", "--app is for django"},
+		{[]string{"--format", "alembic", "--from", "8"}, 78, "", "--after"},
+	} {
+		code, stdout, stderr := migrateLine(t, nil, append([]string{"print"}, step.args...)...)
+		if code != step.code || !strings.Contains(stdout, step.stdout) || !strings.Contains(stderr, step.stderr) {
+			t.Errorf("print %q: exit code %d, want %d\nstdout, want %q:\n%.2000s\nstderr, want %q:\n%s",
+				step.args, code, step.code, step.stdout, stdout, step.stderr, stderr)
+		}
+	}
+	if code, _, stderr := migrateLine(t, nil, "up", "--roles", "owner=o"); code != 78 || !strings.Contains(stderr, "owner=o") {
+		t.Errorf("up takes an owner: %d %s", code, stderr)
 	}
 }
 

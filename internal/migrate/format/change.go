@@ -151,7 +151,7 @@ func merge(list []Change, o Options) Change {
 // follows refuses a file in the middle of a chain that does not say what it follows.
 func (c Change) follows(p printer) error {
 	if _, ok := p.(chained); ok && c.first > 1 && c.previous == nil && c.after == "" {
-		return fmt.Errorf("migration %03d follows another one of the tool: say which", c.first)
+		return fmt.Errorf("migration %03d follows another one of the tool: name it with --after", c.first)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func statements(script string) ([]statement, error) {
 		case start >= 0 && part == ";":
 			list = append(list, statement{comment, script[start:at]})
 			comment, start = "", -1
-		case start >= 0 || strings.TrimSpace(part) == "":
+		case start >= 0 || strings.Trim(part, " \t\r\n;") == "":
 		case strings.HasPrefix(part, "--") || strings.HasPrefix(part, "/*"):
 			comment += strings.TrimRight(part, "\n") + "\n"
 		default:
