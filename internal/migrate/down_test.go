@@ -125,10 +125,10 @@ func testDown(t *testing.T, db database) {
 	if diff := cmp.Diff(whole, states[len(all)]); diff != "" {
 		t.Errorf("one by one is not as at once (-at once +one by one):\n%s", diff)
 	}
-	for i, a := range slices.Backward(all) {
-		step(format.Down, a.Version, a.Version)
+	for i, m := range slices.Backward(all) {
+		step(format.Down, m.Version, m.Version)
 		if diff := cmp.Diff(states[i], describe(t, db)); diff != "" {
-			t.Fatalf("after %s down (-before its up +after its down):\n%s", a, diff)
+			t.Fatalf("after %s down (-before its up +after its down):\n%s", m, diff)
 		}
 	}
 	if diff := cmp.Diff(empty, catalogRows(t, db)); diff != "" {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -144,6 +145,6 @@ class Migration(migrations.Migration):
     operations = [migrations.RunSQL("%s", "%s")]
 `, strings.TrimSuffix(filepath.Base(printed[len(printed)-1]), ".py"), upOfProject, downProject))
 	tool.upArgs = []string{"-m", "django", "migrate", "--settings=settings", "--pythonpath=.", "outbox"}
-	tool.downArgs = append(tool.upArgs, "zero")
+	tool.downArgs = slices.Concat(tool.upArgs, []string{"zero"})
 	return tool
 }
