@@ -71,7 +71,7 @@ func testLaterFiles(t *testing.T, db database) {
 	const replaced = `CREATE OR REPLACE FUNCTION "outbox".own_tx() RETURNS trigger LANGUAGE plpgsql AS $function$BEGIN RETURN NEW; END$function$;
 ALTER TABLE "outbox".events ALTER COLUMN key SET DEFAULT 'k',
   DROP CONSTRAINT row_size;
-ALTER TABLE "outbox".relays DROP COLUMN IF EXISTS stuck_since;
+ALTER TABLE "outbox".relays DROP COLUMN IF EXISTS candidate;
 DROP INDEX "outbox".events_tx;`
 	must(t, db.Conn, replaced)
 	gone, altered, err := migrate.Compare(t.Context(), db.Conn, replaced)
