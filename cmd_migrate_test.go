@@ -2,13 +2,16 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
+	"github.com/outrider-cdc/outrider/internal/migrate/format"
 )
 
 // migrateLine runs the command with an environment and nothing else of the process.
@@ -127,5 +130,32 @@ func TestMigrateKeepsThePasswordToItself(t *testing.T) {
 		if code == 0 || stderr == "" || strings.Contains(stdout+stderr, "hunter2") {
 			t.Errorf("exit code %d, output %q", code, stdout+stderr)
 		}
+	}
+}
+
+// TestMigrationsPageIsTrue runs each command line of docs/migrations.md.
+func TestMigrationsPageIsTrue(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("docs", "migrations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for line := range strings.Lines(string(page)) {
+		rest, ok := strings.CutPrefix(line, "outrider migrate ")
+		if !ok {
+			continue
+		}
+		ran++
+		words, _, _ := strings.Cut(rest, " > ")
+		args := strings.Fields(words)
+		if at := slices.Index(args, "--dir"); at >= 0 {
+			args[at+1] = filepath.Join(t.TempDir(), args[at+1])
+		}
+		if code, stdout, stderr := migrateLine(t, nil, args...); code != 0 || stdout == "" {
+			t.Errorf("%s: exit code %d\n%s", strings.TrimSpace(line), code, stderr)
+		}
+	}
+	if ran < len(format.Names()) {
+		t.Errorf("%d command lines for %d formats", ran, len(format.Names()))
 	}
 }

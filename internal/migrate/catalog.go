@@ -77,7 +77,7 @@ func (o object) columnIn(text string) bool {
 		body += "\n" + alter
 	}
 	column := regexp.MustCompile(`(?m)(^  |ADD COLUMN (IF NOT EXISTS )?)` + regexp.QuoteMeta(name) + ` +` + regexp.QuoteMeta(kind) + `([ ,;].*)?$`)
-	found := column.FindString(body)
+	found, _, _ := strings.Cut(column.FindString(body), ", ADD COLUMN") // several may stand in a line
 	// Postgres makes an identity column NOT NULL by itself.
 	identity := strings.Contains(found, "AS IDENTITY")
 	return found != "" && required == (identity || strings.Contains(found, "NOT NULL")) && filled == (identity || strings.Contains(found, " DEFAULT "))

@@ -55,9 +55,8 @@ func startJava(t *testing.T, name string, p project) *javaTool {
 		harness.Missing(t, fmt.Errorf("flyway and liquibase: %w (apt-get install maven, and let it reach its registry once)", err))
 	}
 	cfg := p.Config()
-	user, _, _ := strings.Cut(strings.TrimPrefix(p.url, "postgres://"), ":")
 	cmd := exec.CommandContext(t.Context(), java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-cp", filepath.Join(jars, "*"),
-		filepath.Join("testdata", "Tools.java"), name, fmt.Sprintf("jdbc:postgresql://%s:%d/%s", cfg.Host, cfg.Port, cfg.Database), user, "p", p.dir)
+		filepath.Join("testdata", "Tools.java"), name, fmt.Sprintf("jdbc:postgresql://%s:%d/%s", cfg.Host, cfg.Port, cfg.Database), user(p.url), "p", p.dir)
 	j := &javaTool{log: &bytes.Buffer{}}
 	cmd.Stderr = j.log
 	out, err := cmd.StdoutPipe()

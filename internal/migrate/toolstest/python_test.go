@@ -60,19 +60,27 @@ func startPython(t *testing.T, p project) pythonTool {
 	return pythonTool{project: p, python: python, path: path}
 }
 
-func (p pythonTool) run(t *testing.T, args []string) string {
+func (p pythonTool) run(t *testing.T, args []string) {
+	t.Helper()
+	if _, err := p.output(t, args); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p pythonTool) output(t *testing.T, args []string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), p.python, args...)
 	cmd.Dir = p.dir
 	cfg := p.Config()
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+p.path, "PYTHONDONTWRITEBYTECODE=1", "DATABASE_URL="+p.url,
-		fmt.Sprintf("DB_HOST=%s", cfg.Host), fmt.Sprintf("DB_PORT=%d", cfg.Port), "DB_NAME="+cfg.Database,
-		"DB_USER="+strings.Split(strings.TrimPrefix(p.url, "postgres://"), ":")[0])
-	out, err := cmd.CombinedOutput()
+		"DB_HOST="+cfg.Host, fmt.Sprintf("DB_PORT=%d", cfg.Port), "DB_NAME="+cfg.Database, "DB_USER="+user(p.url))
+	var log strings.Builder
+	cmd.Stderr = &log
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%q: %v\n%s", args, err, out)
+		return "", fmt.Errorf("%q: %w\n%s%s", args, err, out, log.String())
 	}
-	return string(out)
+	return string(out), nil
 }
 
 func (p pythonTool) up(t *testing.T) {
@@ -116,6 +124,27 @@ func newAlembic(t *testing.T, p project) tool {
 	tool.upArgs = []string{"-m", "alembic", "upgrade", "head"}
 	tool.downArgs = []string{"-m", "alembic", "downgrade", "base"}
 	return tool
+}
+
+// TestAlembicOffline: SQL that Alembic writes for somebody else to run.
+func TestAlembicOffline(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	p := s.project(t)
+	p.folder(t, s.options("alembic"))
+	tool, ok := newAlembic(t, p).(pythonTool)
+	if !ok {
+		t.Fatal("not a tool in Python")
+	}
+	runner := connect(t, p.url)
+	text, err := tool.output(t, append(tool.upArgs, "--sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runner.PgConn().Exec(t.Context(), text).ReadAll(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	s.inPlace(t, p)
 }
 
 const djangoSettings = `import os

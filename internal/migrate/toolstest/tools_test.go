@@ -52,6 +52,7 @@ func TestTools(t *testing.T) {
 		"liquibase":      newLiquibase,
 		"alembic":        newAlembic,
 		"django":         newDjango,
+		"prisma":         newPrismaLike,
 	}
 	after := map[string]string{"alembic": "outrider_004", "django": "0004_outbox_relays"}
 	s := start(t)
@@ -257,3 +258,9 @@ func get[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
 }
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// user is the role in the URL of a project.
+func user(url string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(url, "postgres://"), ":")
+	return name
+}
