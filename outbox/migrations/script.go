@@ -63,9 +63,11 @@ func (m Migration) renderRole(text string, n Names, r Role) (string, error) {
 	if m.Privilege != r.Privilege {
 		return "", fmt.Errorf("%s is not for %s %q", m, r.Privilege, r.Name)
 	}
-	// Role names stand where only an identifier can, so quotes are doubled and that is all.
+	// Role names stand where only an identifier can, so quotes are doubled and that
+	// is all. In the file the role is called by its kind.
 	quoted := `"` + strings.ReplaceAll(r.Name, `"`, `""`) + `"`
-	return n.replacer(`"app"`, quoted, `"relay"`, quoted).Replace(text), nil
+	kind := `"` + strings.TrimSuffix(string(r.Privilege), " role") + `"`
+	return n.replacer(kind, quoted).Replace(text), nil
 }
 
 func (n Names) replacer(more ...string) *strings.Replacer {
