@@ -7,7 +7,7 @@ SHELL := /bin/bash
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
-MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod internal/migrate/toolstest/go.mod))
+MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod */*/*/go.mod))
 MODULES := $(patsubst go.mod,.,$(MODULES))
 
 .PHONY: help

@@ -46,7 +46,10 @@ type Message struct {
 type Headers map[string]any
 
 // Key returns a pointer to key, for Message.Key.
-func Key(key string) *string { return &key }
+func Key(key string) *string {
+	k := key // not &key, which go fix would put new(…) for, wherever this is called
+	return &k
+}
 
 // Codec turns payloads into what is stored, for example Avro or Protobuf. It is
 // called for payloads that are neither nil nor []byte nor json.RawMessage, in

@@ -42,7 +42,10 @@ func (w *Writer) prepare(ctx context.Context, msgs []Message) (*batch, error) {
 		}
 		b.rows[i] = row
 	}
-	return b, b.unique()
+	if err := b.unique(); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // unique refuses an id that was given twice.
@@ -121,8 +124,9 @@ func validTopic(topic string) bool {
 		return false
 	}
 	for i := range len(topic) {
-		c := topic[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-') {
+		switch c := topic[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
 			return false
 		}
 	}

@@ -62,7 +62,7 @@ func Read(tb testing.TB, tx Querier, from Outbox) []outbox.Message {
 		tb.Fatalf("outboxtest: %v", err)
 	}
 	msgs, err := scanAll(rows)
-	if err = errors.Join(err, rows.Close()); err != nil {
+	if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
 		tb.Fatalf("outboxtest: %v", err)
 	}
 	return msgs
@@ -77,7 +77,7 @@ func ReadPgx[R PgxRows](tb testing.TB, tx PgxQuerier[R], from Outbox) []outbox.M
 	}
 	defer rows.Close()
 	msgs, err := scanAll(rows)
-	if err != nil {
+	if err = errors.Join(err, rows.Err()); err != nil {
 		tb.Fatalf("outboxtest: %v", err)
 	}
 	return msgs
@@ -102,7 +102,6 @@ func (o Outbox) query() string {
 func scanAll(rows interface {
 	Next() bool
 	Scan(dest ...any) error
-	Err() error
 },
 ) ([]outbox.Message, error) {
 	var msgs []outbox.Message
@@ -117,7 +116,7 @@ func scanAll(rows interface {
 		}
 		msgs = append(msgs, m)
 	}
-	return msgs, rows.Err()
+	return msgs, nil
 }
 
 // message is the way back from what was stored.
