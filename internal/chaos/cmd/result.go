@@ -172,7 +172,7 @@ func (r *result) appendTo(file string) error {
 }
 
 // summed adds up the runs in a file, each kind by itself: those with the same
-// settings, made of the commit of the last one under the same delivery. A tree
+// settings, made of the commit of the last one of that kind. A tree
 // with changes is no commit: two of them under one name may be different, and
 // only the last run counts.
 func summed(file string) (sums []*result, err error) {
@@ -183,7 +183,7 @@ func summed(file string) (sums []*result, err error) {
 	var runs []*result
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, len(text)+1)
-	last := map[string]*result{} // by delivery
+	last := map[kind]*result{}
 	for lines.Scan() {
 		one := &result{}
 		if err := json.Unmarshal(lines.Bytes(), one); err != nil {
@@ -191,19 +191,17 @@ func summed(file string) (sums []*result, err error) {
 		}
 		one.Delivery = cmp.Or(one.Delivery, relay.AtLeastOnce)
 		runs = append(runs, one)
-		last[one.Delivery] = one
+		last[one.kind()] = one
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read the runs: %w", err)
 	}
 	for _, one := range runs {
-		newest := last[one.Delivery]
+		newest := last[one.kind()]
 		if one != newest && (one.Commit != newest.Commit || newest.Commit == "" || strings.HasSuffix(newest.Commit, dirty)) {
 			continue
 		}
-		at := slices.IndexFunc(sums, func(have *result) bool {
-			return have.Timeout == one.Timeout && have.Rate == one.Rate && have.Delivery == one.Delivery && have.Kafka == one.Kafka && have.Reader == one.Reader
-		})
+		at := slices.IndexFunc(sums, func(have *result) bool { return have.kind() == one.kind() })
 		if at < 0 {
 			at = len(sums)
 			sums = append(sums, &result{Commit: one.Commit, Kafka: one.Kafka, Timeout: one.Timeout, Rate: one.Rate, Delivery: one.Delivery, Reader: one.Reader})
@@ -212,6 +210,15 @@ func summed(file string) (sums []*result, err error) {
 	}
 	return sums, nil
 }
+
+// kind is what runs must have in common to be added up; each kind has a table,
+// which names the commit that it is of.
+type kind struct {
+	delivery, kafka, reader, timeout string
+	rate                             float64
+}
+
+func (r *result) kind() kind { return kind{r.Delivery, r.Kafka, r.Reader, r.Timeout, r.Rate} }
 
 // add adds up runs of one kind.
 func (r *result) add(one *result) {
