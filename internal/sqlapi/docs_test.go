@@ -1,9 +1,15 @@
 package sqlapi_test
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // Every statement of docs/sql.md works, in the order of the page.
@@ -36,4 +42,72 @@ func testDocumentedSQL(t *testing.T, db database) {
 	}
 	db.must(`DELETE FROM outbox.events WHERE topic = 'order-changes'`)
 	db.hasEvents(want...) // what was streamed is stored nowhere
+}
+
+// The statements of docs/testing.md work, and what it says is refused is refused.
+func testDocumentedTesting(t *testing.T, db database) {
+	page, err := os.ReadFile("../../docs/testing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.must(`CREATE TABLE orders (id int PRIMARY KEY, state text, total numeric); INSERT INTO orders VALUES (42, 'new', 1.10)`)
+	name, server := db.text(`SELECT current_database()`), connect(t, db.url)
+	other := database{Conn: server, t: t}
+	db.must(`SELECT pg_create_logical_replication_slot('s_' || current_database(), 'pgoutput')`)
+	other.must(`CREATE DATABASE aside_` + name)
+	admin := database{Conn: connect(t, strings.Replace(db.url, name, "aside_"+name, 1)), t: t}
+	admin.refused("55006", `CREATE DATABASE copy_`+name+` TEMPLATE `+name)
+	stream(t, db, "s_"+name)
+	admin.refused("55006", `DROP DATABASE `+name+` WITH (FORCE)`)
+	db.Conn = connect(t, db.url) // FORCE has ended the others first
+	db.must(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active`)
+	for db.text(`SELECT count(*) FROM pg_replication_slots WHERE active`) != "0" {
+		db.must(`SELECT pg_sleep(0.01)`)
+	}
+	blocks := regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) != 4 {
+		t.Fatalf("%d blocks of SQL", len(blocks))
+	}
+	for _, block := range blocks {
+		db.must(string(block[1]))
+	}
+	if got := db.text(`SELECT (SELECT state FROM orders) || (SELECT count(*) FROM outbox.events) || (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())`); got != "new00" {
+		t.Errorf("afterwards: %s", got)
+	}
+	db.must(`SELECT pg_create_logical_replication_slot('s_' || current_database(), 'pgoutput')`)
+	admin.must(`DROP DATABASE ` + name + ` WITH (FORCE)`) // with the slot that nobody uses
+	if got := admin.text(`SELECT count(*) FROM pg_replication_slots`); got != "0" {
+		t.Errorf("%s slots are left", got)
+	}
+	admin.must(`CREATE DATABASE ` + name)
+	if err := admin.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	must(t, connect(t, db.url), `DROP DATABASE aside_`+name)
+}
+
+// stream uses a slot until the test ends, or somebody ends the walsender.
+func stream(t *testing.T, db database, slot string) {
+	t.Helper()
+	conn, err := pgconn.Connect(t.Context(), db.url+"&replication=database")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	conn.Frontend().Send(&pgproto3.Query{String: fmt.Sprintf(`START_REPLICATION SLOT %q LOGICAL 0/0 (proto_version '1', publication_names 'outrider')`, slot)})
+	if err := conn.Frontend().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		message, err := conn.Frontend().Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch m := message.(type) {
+		case *pgproto3.CopyBothResponse:
+			return
+		case *pgproto3.ErrorResponse:
+			t.Fatal(m.Message)
+		}
+	}
 }

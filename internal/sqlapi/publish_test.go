@@ -32,6 +32,7 @@ func behaviours() map[string]func(*testing.T, database) {
 		"partitions dropped":      testPartitionsDropped,
 		"partitions refused":      testPartitionsRefused,
 		"documented sql":          testDocumentedSQL,
+		"documented testing":      testDocumentedTesting,
 	}
 }
 
