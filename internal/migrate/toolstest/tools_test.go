@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,44 +77,58 @@ func TestTools(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := s.project(t)
-			p.add(t, "migrations/00001_outbox.sql", text)
+			p.add(t, "migrations/00100_outbox.sql", text)
 			s.upAndDown(t, p, open(t, p))
 		})
 	}
 }
 
-// server has three roles: a writer of events, the owner of the tables, and the
-// one that runs the tool, which may become the owner and owns nothing of ours.
+// server has four roles: a writer of events, one for every other kind, the owner
+// of the tables, and the one that runs the tool, which may become the owner and
+// owns nothing of ours.
 type server struct {
 	*postgres.Server
-	app, owner, runner string
+	app, other, owner, runner string
 }
 
 func start(t *testing.T) server {
 	t.Helper()
-	s := server{postgres.Start(t, 0), "a" + hostile, "o" + hostile, "runner"}
+	s := server{postgres.Start(t, 0), "a" + hostile, "r" + hostile, "o" + hostile, "runner"}
 	admin := connect(t, s.URL())
 	must(t, admin, "CREATE ROLE "+quote(s.app))
+	must(t, admin, "CREATE ROLE "+quote(s.other))
 	must(t, admin, "CREATE ROLE "+quote(s.owner))
 	must(t, admin, "CREATE ROLE "+s.runner+" LOGIN PASSWORD 'p'")
 	must(t, admin, "GRANT "+quote(s.owner)+" TO "+s.runner)
 	return s
 }
 
+// options grants to one role of each kind that there is.
 func (s server) options(name string) format.Options {
-	return format.Options{Format: name, Owner: s.owner, Roles: []migrations.Role{{Privilege: migrations.AppRole, Name: s.app}}}
+	o := format.Options{Format: name, Owner: s.owner}
+	for _, m := range migrations.All() {
+		r := migrations.Role{Privilege: m.Privilege, Name: s.app}
+		if m.ForRole() && m.Privilege != migrations.AppRole {
+			r.Name = s.other
+		}
+		if m.ForRole() && !slices.Contains(o.Roles, r) {
+			o.Roles = append(o.Roles, r)
+		}
+	}
+	return o
 }
 
 func (s server) upAndDown(t *testing.T, p project, tool tool) {
 	t.Helper()
-	for range 2 {
-		tool.up(t)
-		s.inPlace(t, p)
-		tool.up(t) // nothing is left to do
-		tool.down(t)
-		nothingLeft(t, p)
-	}
 	status(t, p, false)
+	tool.up(t)
+	s.inPlace(t, p)
+	tool.up(t) // nothing is left to do
+	tool.down(t)
+	nothingLeft(t, p)
+	status(t, p, false)
+	tool.up(t)
+	s.inPlace(t, p)
 }
 
 // inPlace looks at the database as Outrider does, and as those who use it do.
