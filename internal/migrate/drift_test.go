@@ -96,16 +96,16 @@ DROP INDEX "outbox".events_tx;`
   ADD COLUMN IF NOT EXISTS due timestamp with time zone, ADD COLUMN IF NOT EXISTS region text NOT NULL DEFAULT 'eu';
 COMMENT ON COLUMN "outbox".events.region IS '';
 COMMENT ON COLUMN "outbox".events.due IS '';
-CREATE OR REPLACE VIEW "outbox".stream AS SELECT id FROM "outbox".events WHERE false;
-COMMENT ON VIEW "outbox".stream IS '';
-COMMENT ON COLUMN "outbox".stream.id IS '';
-CREATE OR REPLACE TRIGGER emit INSTEAD OF INSERT ON "outbox".stream FOR EACH ROW EXECUTE FUNCTION "outbox".own_tx();
-COMMENT ON TRIGGER emit ON "outbox".stream IS '';`
+CREATE OR REPLACE VIEW "outbox".tomorrow AS SELECT id FROM "outbox".events WHERE false;
+COMMENT ON VIEW "outbox".tomorrow IS '';
+COMMENT ON COLUMN "outbox".tomorrow.id IS '';
+CREATE OR REPLACE TRIGGER emit INSTEAD OF INSERT ON "outbox".tomorrow FOR EACH ROW EXECUTE FUNCTION "outbox".own_tx();
+COMMENT ON TRIGGER emit ON "outbox".tomorrow IS '';`
 	must(t, db.Conn, added)
 	if gone, altered := compare(added, ""); len(gone)+len(altered) > 0 {
 		t.Errorf("added: gone %q, altered %q", gone, altered)
 	}
-	must(t, db.Conn, `DROP VIEW outbox.stream; ALTER TABLE outbox.events ALTER COLUMN region DROP DEFAULT, ALTER COLUMN due TYPE date`)
+	must(t, db.Conn, `DROP VIEW outbox.tomorrow; ALTER TABLE outbox.events ALTER COLUMN region DROP DEFAULT, ALTER COLUMN due TYPE date`)
 	if gone, altered := compare(added, ""); len(gone) != 3 || len(altered) != 2 {
 		t.Errorf("damaged: gone %q, altered %q", gone, altered)
 	}
