@@ -55,7 +55,7 @@ func throughSink(t *testing.T, harm func(*brokenSink, *relay.Message)) chaos.Rep
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
-	sink := &brokenSink{Sink: newSink(t, brokers), harm: harm, behind: newProducer(t, brokers)}
+	sink := &brokenSink{Sink: newSink(t, brokers), harm: harm, behind: newProducer(t, brokers), seen: map[string]*kgo.Record{}}
 	r, err := relay.New(relayConfig(t, server.URL()), sink, discard(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
