@@ -78,6 +78,12 @@ func leadingDigits(s string) string {
 	return s
 }
 
+// unhurried is for short statements beside the stream: the end of ctx does not cut
+// them short, which the server would log as an error.
+func unhurried(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+}
+
 func (db *database) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

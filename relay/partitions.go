@@ -22,7 +22,9 @@ func (j *janitor) tend(ctx context.Context, db *database) (parted bool, err erro
 	if r.tableSQL() != quote(r.cfg.Schema, "events") {
 		return false, nil
 	}
-	err = db.QueryRow(ctx, `SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)`, r.tableSQL()).Scan(&parted)
+	short, cancel := unhurried(ctx)
+	defer cancel()
+	err = db.QueryRow(short, `SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)`, r.tableSQL()).Scan(&parted)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && !parted {
 		return false, nil
 	}

@@ -96,6 +96,8 @@ func (j *janitor) round(ctx context.Context) error {
 // The guard proves that we still lead, on the server that feeds us.
 func (j *janitor) batch(ctx context.Context, db *database, table string, after int64) (deleted int, last *int64, err error) {
 	r := j.relay
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	err = db.QueryRow(ctx, `WITH held AS (SELECT bool_or(phase <> 'streaming' OR published IS NULL OR system_id <> $6) AS held FROM `+db.relays()+`),
  seen AS (SELECT seq, tx, created_at FROM `+table+` WHERE seq > $4 ORDER BY seq LIMIT `+fmt.Sprint(retentionBatch)+`),
  gone AS (DELETE FROM `+table+` e WHERE e.seq = ANY (ARRAY(SELECT s.seq FROM seen s
@@ -118,6 +120,8 @@ const staleAfter = time.Hour
 // relay that is just making its slot is given time.
 func (j *janitor) blocked(ctx context.Context, db *database) error {
 	r := j.relay
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	var stale string
 	err := db.QueryRow(ctx, `SELECT coalesce(string_agg(slot, ', ' ORDER BY slot), '') FROM (SELECT p.slot, p.phase, p.system_id, s.active,
  p.updated_at < clock_timestamp() - make_interval(secs => $2) AS old FROM `+db.relays()+` p

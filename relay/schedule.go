@@ -63,6 +63,8 @@ func (s *scheduler) round(ctx context.Context) (time.Duration, error) {
 	if err := s.connect(ctx); err != nil {
 		return 0, err
 	}
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	var moved int64
 	var left *float64 // seconds
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
@@ -93,6 +95,8 @@ func (s *scheduler) connect(ctx context.Context) error {
 		return err
 	}
 	s.db = db
+	ctx, cancel := unhurried(ctx)
+	defer cancel()
 	var there, granted bool
 	name := quote(s.relay.cfg.Schema, "publish_due") + "(integer)"
 	err = db.QueryRow(ctx, `SELECT f IS NOT NULL, coalesce(has_function_privilege(f, 'EXECUTE'), false) FROM to_regprocedure($1) AS f`, name).Scan(&there, &granted)
