@@ -193,15 +193,32 @@ func (w *poisonWorld) awaitValues(topic string, want ...string) (records []*kgo.
 	return records
 }
 
+// set changes a setting of a topic. Controllers answer before brokers act: a
+// broker acts on one change of the metadata after the other and shows each
+// before it acts on it, so that it acted on the first when it shows the second.
 func (w *poisonWorld) set(topic, name, value string) {
 	w.t.Helper()
+	for _, s := range []kadm.AlterConfig{{Name: name, Value: &value}, {Name: "file.delete.delay.ms", Value: new(fmt.Sprint(time.Now().UnixMilli()))}} {
+		w.admin(func(ctx context.Context, admin *kadm.Client) error {
+			changed, err := admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{s}, topic)
+			for _, c := range changed {
+				err = errors.Join(err, c.Err)
+			}
+			return err
+		})
+		w.await(func() error { return w.shows(topic, s) })
+	}
+}
+
+func (w *poisonWorld) shows(topic string, want kadm.AlterConfig) (err error) {
 	w.admin(func(ctx context.Context, admin *kadm.Client) error {
-		changed, err := admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}}, topic)
-		for _, c := range changed {
-			err = errors.Join(err, c.Err)
+		configs, failed := admin.DescribeTopicConfigs(ctx, topic)
+		if failed == nil && !slices.ContainsFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == want.Name && c.MaybeValue() == *want.Value }) {
+			err = fmt.Errorf("%s of %s is not yet %s", want.Name, topic, *want.Value)
 		}
-		return err
+		return failed
 	})
+	return err
 }
 
 func (w *poisonWorld) createDead(configs map[string]*string) {
