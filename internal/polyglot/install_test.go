@@ -38,26 +38,21 @@ func get(t *testing.T, install func(context.Context) (toolchain, error)) toolcha
 
 // pinned are the drivers and their versions: the newest that this was written against.
 const (
-	pythonDrivers = "psycopg[binary]==3.3.9 sqlalchemy==2.1.9 django==5.2.19"
 	nodeDrivers   = "pg@8.23.1 knex@3.3.0"
 	javaDriver    = "org.postgresql:postgresql:42.7.11"
 	hibernateCore = "org.hibernate.orm:hibernate-core:7.1.5.Final"
 )
 
+func pythonDrivers() []string {
+	return []string{"psycopg[binary]==3.3.9", "sqlalchemy==2.1.9", "django==5.2.19"}
+}
+
 func python(ctx context.Context) (toolchain, error) {
-	command, err := exec.LookPath("python3")
+	command, path, err := download.Python(ctx, pythonDrivers()...)
 	if err != nil {
-		return toolchain{}, fmt.Errorf("%w: %w (apt-get install python3 python3-pip)", errMissing, err)
+		return toolchain{}, fmt.Errorf("%w: %w", errMissing, err)
 	}
-	version, err := exec.CommandContext(ctx, command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").Output()
-	if err != nil {
-		return toolchain{}, err
-	}
-	dir := folder("python"+strings.TrimSpace(string(version)), pythonDrivers)
-	err = installed(ctx, dir, func(tmp string) []string {
-		return append([]string{command, "-m", "pip", "install", "--quiet", "--no-input", "--target", tmp}, strings.Fields(pythonDrivers)...)
-	})
-	return toolchain{[]string{command}, []string{"PYTHONPATH=" + dir}, "producer.py"}, err
+	return toolchain{[]string{command}, []string{"PYTHONPATH=" + path}, "producer.py"}, nil
 }
 
 func node(ctx context.Context) (toolchain, error) {
@@ -88,15 +83,9 @@ func onJVM(ctx context.Context, file string, artifacts ...string) (toolchain, er
 	if err != nil {
 		return toolchain{}, fmt.Errorf("%w: %w (apt-get install default-jdk-headless maven)", errMissing, err)
 	}
-	pom := `<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>local.test</groupId><artifactId>producer</artifactId><version>1</version><packaging>pom</packaging><dependencies>`
-	for _, a := range artifacts {
-		part := strings.Split(a, ":")
-		pom += fmt.Sprintf("\n<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>", part[0], part[1], part[2])
-	}
 	dir := folder("java", strings.Join(artifacts, " "))
 	err = download.Once(ctx, dir, func(tmp string) error {
-		return download.MavenProject(ctx, pom+"\n</dependencies></project>\n", tmp)
+		return download.MavenProject(ctx, tmp, artifacts...)
 	})
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errMissing, err)

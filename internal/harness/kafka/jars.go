@@ -52,7 +52,7 @@ func findJars(ctx context.Context, o *Options) (jars, error) {
 	err = download.Once(ctx, dir, func(tmp string) error {
 		o.logger().Info("fetching kafka", "version", version)
 		start := time.Now()
-		if err := download.MavenProject(ctx, project(version), tmp); err != nil {
+		if err := download.MavenProject(ctx, tmp, artifacts(version)...); err != nil {
 			return err
 		}
 		if versionIn(tmp) != version {
@@ -94,20 +94,12 @@ func versionIn(dir string) string {
 	return ""
 }
 
-// project is a project whose runtime dependencies are a whole broker. Kafka
-// brings a logging library but not the binding to it, without which a broker is mute.
-func project(version string) string {
-	group, binding, bindingVersion := "org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4"
+// artifacts are a whole broker. Kafka brings a logging library but not the
+// binding to it, without which a broker is mute.
+func artifacts(version string) []string {
+	binding := "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 	if strings.HasPrefix(version, "3.") {
-		group, binding, bindingVersion = "org.slf4j", "slf4j-reload4j", "1.7.36"
+		binding = "org.slf4j:slf4j-reload4j:1.7.36"
 	}
-	return fmt.Sprintf(`<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>local.test</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>%s</artifactId><version>%s</version></dependency>
-    <dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>
-  </dependencies>
-</project>
-`, scala, version, group, binding, bindingVersion)
+	return []string{"org.apache.kafka:" + scala + ":" + version, binding}
 }

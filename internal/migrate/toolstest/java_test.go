@@ -16,6 +16,7 @@ import (
 
 	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/download"
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
 // Versions of the tools that run in Java.
@@ -24,17 +25,6 @@ const (
 	liquibaseVersion = "5.0.4"
 	jdbcVersion      = "42.7.14"
 )
-
-const javaProject = `<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>local.test</groupId><artifactId>tools</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.flywaydb</groupId><artifactId>flyway-database-postgresql</artifactId><version>` + flywayVersion + `</version></dependency>
-    <dependency><groupId>org.liquibase</groupId><artifactId>liquibase-core</artifactId><version>` + liquibaseVersion + `</version></dependency>
-    <dependency><groupId>org.postgresql</groupId><artifactId>postgresql</artifactId><version>` + jdbcVersion + `</version></dependency>
-  </dependencies>
-</project>
-`
 
 // javaTool is a process of testdata/Tools.java.
 type javaTool struct {
@@ -50,7 +40,10 @@ func startJava(t *testing.T, name string, p project) *javaTool {
 		harness.Missing(t, fmt.Errorf("%w (apt-get install default-jdk-headless)", err))
 	}
 	jars := filepath.Join(download.Cache(false), fmt.Sprintf("migration-tools-%s-%s-%s", flywayVersion, liquibaseVersion, jdbcVersion))
-	err = download.Once(t.Context(), jars, func(tmp string) error { return download.MavenProject(t.Context(), javaProject, tmp) })
+	err = download.Once(t.Context(), jars, func(tmp string) error {
+		return download.MavenProject(t.Context(), tmp, "org.flywaydb:flyway-database-postgresql:"+flywayVersion,
+			"org.liquibase:liquibase-core:"+liquibaseVersion, "org.postgresql:postgresql:"+jdbcVersion)
+	})
 	if err != nil {
 		harness.Missing(t, fmt.Errorf("flyway and liquibase: %w (apt-get install maven, and let it reach its registry once)", err))
 	}
@@ -106,7 +99,7 @@ type flywayTool struct {
 func newFlyway(t *testing.T, p project) tool {
 	p.add(t, fmt.Sprintf("migrations/V%d__mine.sql", ofTheProject), upOfProject)
 	p.add(t, fmt.Sprintf("migrations/U%d__mine.sql", ofTheProject), downProject)
-	return flywayTool{startJava(t, "flyway", p), p, connect(t, p.url)}
+	return flywayTool{startJava(t, "flyway", p), p, postgres.Connect(t, p.url)}
 }
 
 func (f flywayTool) up(t *testing.T) {

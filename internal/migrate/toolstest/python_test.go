@@ -1,7 +1,6 @@
 package toolstest
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,35 +11,12 @@ import (
 
 	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/download"
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
 // packages of Python, pinned.
 func packages() []string {
 	return []string{"alembic==1.20.1", "django==5.2.19", "psycopg[binary]==3.3.9", "sqlalchemy==2.1.9"}
-}
-
-// findPython returns a Python, and the folder of the packages for PYTHONPATH.
-func findPython(ctx context.Context) (python, path string, err error) {
-	if python, err = exec.LookPath("python3"); err != nil {
-		return "", "", fmt.Errorf("%w (install python3 and python3-pip)", err)
-	}
-	version, err := exec.CommandContext(ctx, python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").Output()
-	if err != nil {
-		return "", "", fmt.Errorf("%s: %w", python, err)
-	}
-	names := strings.NewReplacer("==", "-", "[binary]", "").Replace(strings.Join(packages(), "-"))
-	path = filepath.Join(download.Cache(false), names+"-python"+strings.TrimSpace(string(version)))
-	err = download.Once(ctx, path, func(tmp string) error {
-		args := append([]string{"-m", "pip", "install", "--quiet", "--no-input", "--only-binary", ":all:", "--target", tmp}, packages()...)
-		if out, err := exec.CommandContext(ctx, python, args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("pip: %w: %s", err, out)
-		}
-		return nil
-	})
-	if err != nil {
-		return "", "", fmt.Errorf("alembic and django: %w (install python3-pip, and let it reach its registry once)", err)
-	}
-	return python, path, nil
 }
 
 // pythonTool runs a command of a project's folder.
@@ -53,7 +29,7 @@ type pythonTool struct {
 
 func startPython(t *testing.T, p project) pythonTool {
 	t.Helper()
-	python, path, err := findPython(t.Context())
+	python, path, err := download.Python(t.Context(), packages()...)
 	if err != nil {
 		harness.Missing(t, err)
 	}
@@ -136,7 +112,7 @@ func TestAlembicOffline(t *testing.T) {
 	if !ok {
 		t.Fatal("not a tool in Python")
 	}
-	runner := connect(t, p.url)
+	runner := postgres.Connect(t, p.url)
 	text, err := tool.output(t, append(tool.upArgs, "--sql"))
 	if err != nil {
 		t.Fatal(err)
