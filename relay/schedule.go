@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 )
 
 // Events that are due later wait in a table of their own; the relay that leads
@@ -67,12 +66,7 @@ func (s *scheduler) round(ctx context.Context) (time.Duration, error) {
 	defer cancel()
 	var moved int64
 	var left *float64 // seconds
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = on`); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `SELECT moved, extract(epoch FROM next - clock_timestamp())::float8 FROM `+quote(s.relay.cfg.Schema, "publish_due")+`($1)`, scheduleBatch).Scan(&moved, &left)
-	})
+	err := s.db.QueryRow(ctx, `SELECT moved, extract(epoch FROM next - clock_timestamp())::float8 FROM `+quote(s.relay.cfg.Schema, "publish_due")+`($1)`, scheduleBatch).Scan(&moved, &left)
 	if err != nil {
 		return 0, fmt.Errorf("move what is due: %w", err)
 	}
@@ -97,6 +91,9 @@ func (s *scheduler) connect(ctx context.Context) error {
 	s.db = db
 	ctx, cancel := unhurried(ctx)
 	defer cancel()
+	if _, err := db.Exec(ctx, `SET synchronous_commit = on`); err != nil {
+		return fmt.Errorf("look for scheduled events: %w", err)
+	}
 	var there, granted bool
 	name := quote(s.relay.cfg.Schema, "publish_due") + "(integer)"
 	err = db.QueryRow(ctx, `SELECT f IS NOT NULL, coalesce(has_function_privilege(f, 'EXECUTE'), false) FROM to_regprocedure($1) AS f`, name).Scan(&there, &granted)
