@@ -1,17 +1,12 @@
 package relay_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/outrider-cdc/outrider/relay"
 )
@@ -32,51 +27,6 @@ func (w *world) awaitContract(want string) {
 	})
 }
 
-// ways to publish the n-th event of a key.
-var ways = []string{
-	`INSERT INTO outbox.events (topic, key, payload) VALUES ('t', $1, $2::text::json)`,
-	`INSERT INTO outbox.stream (topic, key, payload, id, headers) VALUES ('t', $1, $2::text::json, NULL, NULL) RETURNING id`,
-	`SELECT outbox.publish('t', $1, $2::text)`,
-	`SELECT outbox.publish_many(json_build_array(json_build_object('topic', 't', 'key', $1::text, 'payload', $2::text::json)))`,
-}
-
-// writeCounted writes until ctx ends: transactions of several events, some with
-// a savepoint that is rolled back, some rolled back altogether. n of a key grows
-// under its lock, so that it tells the commit order. -1 was never committed.
-func writeCounted(ctx context.Context, db *pgx.Conn, seed uint64) error {
-	random := rand.New(rand.NewPCG(seed, 0))
-	for ctx.Err() == nil {
-		tx, err := db.Begin(context.WithoutCancel(ctx))
-		if err != nil {
-			return err
-		}
-		key := random.IntN(5)
-		for range 1 + random.IntN(4) {
-			if random.IntN(4) == 0 {
-				if _, err := tx.Exec(context.WithoutCancel(ctx), `SAVEPOINT s; `+strings.NewReplacer("$1", "'gone'", "$2", "'-1'").Replace(ways[random.IntN(len(ways))])+`; ROLLBACK TO s`); err != nil {
-					return err
-				}
-			}
-			var n int
-			if err := tx.QueryRow(context.WithoutCancel(ctx), `UPDATE counters SET n = n + 1 WHERE key = $1 RETURNING n`, key).Scan(&n); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(context.WithoutCancel(ctx), ways[random.IntN(len(ways))], fmt.Sprint("k", key), fmt.Sprint(n)); err != nil {
-				return err
-			}
-		}
-		if random.IntN(8) == 0 {
-			err = tx.Rollback(context.WithoutCancel(ctx))
-		} else {
-			err = tx.Commit(context.WithoutCancel(ctx))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Rows that stay, rows that are deleted at once and messages come in one commit
 // order, also while the mode changes under the writers and sessions are cut.
 func TestModesInOneCommitOrder(t *testing.T) {
@@ -84,73 +34,21 @@ func TestModesInOneCommitOrder(t *testing.T) {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, major)
-			w.exec(`CREATE TABLE counters (key int PRIMARY KEY, n int NOT NULL); INSERT INTO counters SELECT k, 0 FROM generate_series(0, 4) k`)
 			r := w.start(w.config(), &memory{})
 			r.awaitPhase(w, "streaming")
-			writing, stop := context.WithCancel(t.Context())
-			var writers sync.WaitGroup
-			errs := make([]error, 4)
-			for i := range errs {
-				db := connect(t, w.pg.URL())
-				writers.Go(func() { errs[i] = writeCounted(writing, db, uint64(i)) })
-			}
-			arrive := func() { // so that each mode is used
-				t.Helper()
-				n := len(r.sink.events())
-				await(t, func() error {
-					if got := len(r.sink.events()); got < n+300 {
-						return fmt.Errorf("%d of 300 came", got-n)
-					}
-					return nil
-				})
-			}
-			arrive()
+			writers := startCounted(w, r.sink)
+			writers.arrive() // so that each mode is used
 			for _, step := range []struct{ mode, contract string }{{"self-delete", "1"}, {"stream", "2"}, {"append", "2"}, {"stream", "2"}, {"self-delete", "2"}, {"stream", "2"}} {
 				w.setMode(step.mode)
-				arrive()
+				writers.arrive()
 				w.awaitContract(step.contract)
-				arrive()
+				writers.arrive()
 				w.exec(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active`)
-				arrive()
+				writers.arrive()
 			}
-			stop()
-			writers.Wait()
-			if err := errors.Join(errs...); err != nil {
-				t.Fatal(err)
-			}
-			want := map[string]int{}
-			for key := range 5 {
-				n := 0
-				if _, err := fmt.Sscan(w.text(`SELECT n::text FROM counters WHERE key = $1`, key), &n); err != nil {
-					t.Fatal(err)
-				}
-				want[fmt.Sprint("k", key)] = n
-			}
-			await(t, func() error {
-				if diff := cmp.Diff(want, inKeyOrder(t, r.sink.events())); diff != "" {
-					return errors.New(diff)
-				}
-				return nil
-			})
+			writers.end()
 		})
 	}
-}
-
-// inKeyOrder is how far the events of each key have come; the first ones must count from 1.
-func inKeyOrder(t *testing.T, events []event) map[string]int {
-	t.Helper()
-	at := map[string]int{}
-	for _, e := range events {
-		n := 0
-		if _, err := fmt.Sscan(e.value, &n); err != nil || n < 1 {
-			t.Fatalf("event %+v", e)
-		}
-		if n > at[e.key]+1 {
-			t.Fatalf("key %s: %d came after %d", e.key, n, at[e.key])
-		}
-		at[e.key] = max(at[e.key], n)
-	}
-	return at
 }
 
 // The same event is the same on Kafka, whatever carries it; and nothing is stored.
