@@ -193,34 +193,6 @@ func (w *poisonWorld) awaitValues(topic string, want ...string) (records []*kgo.
 	return records
 }
 
-// set changes a setting of a topic. Controllers answer before brokers act: a
-// broker acts on one change of the metadata after the other and shows each
-// before it acts on it, so that it acted on the first when it shows the second.
-func (w *poisonWorld) set(topic, name, value string) {
-	w.t.Helper()
-	for _, s := range []kadm.AlterConfig{{Name: name, Value: &value}, {Name: "file.delete.delay.ms", Value: new(fmt.Sprint(time.Now().UnixMilli()))}} {
-		w.admin(func(ctx context.Context, admin *kadm.Client) error {
-			changed, err := admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{s}, topic)
-			for _, c := range changed {
-				err = errors.Join(err, c.Err)
-			}
-			return err
-		})
-		w.await(func() error { return w.shows(topic, s) })
-	}
-}
-
-func (w *poisonWorld) shows(topic string, want kadm.AlterConfig) (err error) {
-	w.admin(func(ctx context.Context, admin *kadm.Client) error {
-		configs, failed := admin.DescribeTopicConfigs(ctx, topic)
-		if failed == nil && !slices.ContainsFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == want.Name && c.MaybeValue() == *want.Value }) {
-			err = fmt.Errorf("%s of %s is not yet %s", want.Name, topic, *want.Value)
-		}
-		return failed
-	})
-	return err
-}
-
 func (w *poisonWorld) createDead(configs map[string]*string) {
 	w.t.Helper()
 	w.admin(func(ctx context.Context, admin *kadm.Client) error {
@@ -260,7 +232,7 @@ func TestKafkaRefusesRowsAmongTenThousand(t *testing.T) {
 		w.write(1, 10)
 		w.awaitValues(w.topic, numbers(1, 10)...)
 		before := w.status().Sessions
-		w.set(w.topic, "cleanup.policy", "compact")
+		w.cluster.SetTopic(w.t, w.topic, "cleanup.policy=compact")
 		began := time.Now()
 		w.write(11, 10_010, 3000, 8000)
 		w.await(func() error {
@@ -325,7 +297,7 @@ func TestKafkaRefusesARowAndThePersonActs(t *testing.T) {
 				if len(setting) != 4 || setting[1] != w.topic {
 					w.t.Fatalf("hint %q", s.Hint)
 				}
-				w.set(setting[1], setting[2], setting[3])
+				w.cluster.SetTopic(w.t, setting[1], setting[2]+"="+setting[3])
 				return []string{"1", "2", "large", "3"}, nil
 			},
 			"diverts": func(w *poisonWorld, s poisonStatus) ([]string, []string) {
@@ -343,7 +315,7 @@ func TestKafkaRefusesARowAndThePersonActs(t *testing.T) {
 				w.createDead(nil)
 				w.write(1, 1)
 				w.awaitValues(w.topic, "1")
-				w.set(w.topic, "max.message.bytes", "20000")
+				w.cluster.SetTopic(w.t, w.topic, "max.message.bytes=20000")
 				w.write(2, 2)
 				w.exec(`INSERT INTO outbox.events (topic, key, payload_bytes) SELECT $1, 'k', sha512(g::text::bytea) || string_agg(sha512(i::text::bytea), '') FROM generate_series(1, 1) g, generate_series(1, 700) i GROUP BY g`, w.topic)
 				w.write(3, 3)
@@ -446,7 +418,7 @@ func TestKafkaRefusesTheTime(t *testing.T) {
 	w := newPoisonWorld(t, kafka.Start(t, 1), nil)
 	w.write(1, 1)
 	w.awaitValues(w.topic, "1")
-	w.set(w.topic, "message.timestamp.before.max.ms", "0")
+	w.cluster.SetTopic(w.t, w.topic, "message.timestamp.before.max.ms=0")
 	w.write(2, 2)
 	s := w.awaitStatus("halted", "poison")
 	w.write(3, 3)
@@ -454,7 +426,7 @@ func TestKafkaRefusesTheTime(t *testing.T) {
 	if len(setting) != 4 || setting[1] != w.topic || !strings.Contains(s.Error, "INVALID_TIMESTAMP") {
 		t.Fatalf("error %q, hint %q", s.Error, s.Hint)
 	}
-	w.set(setting[1], setting[2], setting[3])
+	w.cluster.SetTopic(w.t, setting[1], setting[2]+"="+setting[3])
 	w.awaitValues(w.topic, "1", "2", "3")
 	if got := w.text(`SELECT count(*)::text FROM outbox.dead`); got != "0" {
 		t.Errorf("%s rows in outbox.dead", got)

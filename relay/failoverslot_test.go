@@ -18,7 +18,7 @@ import (
 func (w *world) copying(name string) (*postgres.Server, *pgx.Conn) {
 	w.t.Helper()
 	s := w.pg.StartStandby(w.t, name, "sync_replication_slots=on")
-	return s, connect(w.t, s.URL())
+	return s, postgres.Connect(w.t, s.URL())
 }
 
 // awaitReady waits until a promotion of the standby would find the slot.

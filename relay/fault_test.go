@@ -32,7 +32,7 @@ func TestIdleSlotFollowsOtherDatabases(t *testing.T) {
 		w.write(1)
 		r.awaitValues("1")
 		w.exec(`CREATE DATABASE other`)
-		other := connect(t, w.pg.DatabaseURL("other"))
+		other := postgres.Connect(t, w.pg.DatabaseURL("other"))
 		positions := func() (confirmed, restart string) {
 			return w.text(`SELECT confirmed_flush_lsn::text FROM pg_replication_slots`), w.text(`SELECT restart_lsn::text FROM pg_replication_slots`)
 		}
@@ -172,7 +172,7 @@ func TestServerStopsWhileTheSinkIsAway(t *testing.T) {
 				if err := w.pg.Start(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				w.db = connect(t, w.pg.URL())
+				w.db = postgres.Connect(t, w.pg.URL())
 				if now := w.text(`SELECT confirmed_flush_lsn::text FROM pg_replication_slots`); now != slot {
 					t.Errorf("slot was at %s and is at %s, but nothing was settled", slot, now)
 				}
@@ -229,7 +229,7 @@ func TestPromotionUnderALivingRelay(t *testing.T) {
 			r.awaitRole(relay.RoleLeader, "")
 			w.write(1)
 			r.awaitValues("1")
-			on := connect(t, standby.URL())
+			on := postgres.Connect(t, standby.URL())
 			await(t, func() error { // the slot is safe there once it is no longer temporary
 				w.exec(`SELECT pg_log_standby_snapshot()`)
 				w.exec(`INSERT INTO outbox.relays (slot, contract, system_id, timeline, phase) VALUES ('x', 1, '', 1, 'creating') ON CONFLICT (slot) DO UPDATE SET epoch = relays.epoch + 1`)
@@ -275,7 +275,7 @@ func TestPromotionUnderALivingRelay(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.awaitTimeline(2)
-			w.db = connect(t, standby.URL())
+			w.db = postgres.Connect(t, standby.URL())
 			w.write(2, 3)
 			if at := w.text(`SELECT (pg_current_wal_lsn() < $1::text::pg_lsn)::text`, far); at != "true" {
 				t.Fatalf("the new primary has already passed %s: the test shows nothing", far)
@@ -324,7 +324,7 @@ func TestServerCrash(t *testing.T) {
 		if err := w.pg.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		w.db = connect(t, w.pg.URL())
+		w.db = postgres.Connect(t, w.pg.URL())
 		w.write(3)
 		r.awaitFirsts("1", "2", "3") // the storage may have been set back: only what the row knows is not repeated
 	})
@@ -333,7 +333,7 @@ func TestServerCrash(t *testing.T) {
 // Slot creation waits for transactions in progress; the relay says for which.
 func TestSlotCreationNamesWhomItWaitsFor(t *testing.T) {
 	w := newWorld(t, 15, "max_prepared_transactions=5")
-	other := connect(t, w.pg.URL())
+	other := postgres.Connect(t, w.pg.URL())
 	if _, err := other.Exec(t.Context(), `BEGIN; CREATE TABLE x (); PREPARE TRANSACTION 'forgotten'`, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/relay"
 )
 
@@ -61,7 +62,7 @@ func (w *world) race(gate string, events int) (missed int64) {
 	sink := &checking{memory: &memory{}, arrived: make(chan string, events)}
 	var looking sync.WaitGroup
 	for range checkers {
-		db := connect(w.t, w.pg.URL())
+		db := postgres.Connect(w.t, w.pg.URL())
 		looking.Go(func() { sink.check(w.t, db) })
 	}
 	r := w.startWith(cfg, sink, sink.memory)
@@ -69,7 +70,7 @@ func (w *world) race(gate string, events int) (missed int64) {
 	began := time.Now()
 	var writing sync.WaitGroup
 	for i := range racers {
-		db := connect(w.t, w.pg.URL())
+		db := postgres.Connect(w.t, w.pg.URL())
 		writing.Go(func() {
 			for n := i; n < events; n += racers {
 				if _, err := db.Exec(w.t.Context(), `INSERT INTO outbox.events (topic, key, payload) VALUES ('t', 'k', '1')`); err != nil {

@@ -198,7 +198,7 @@ func TestServerStopsWhileTheGateWaits(t *testing.T) {
 		if err := w.pg.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		w.db = connect(t, w.pg.URL())
+		w.db = postgres.Connect(t, w.pg.URL())
 		if now := w.text(`SELECT confirmed_flush_lsn::text FROM pg_replication_slots`); now != slot {
 			t.Errorf("slot was at %s and is at %s, but nothing was settled", slot, now)
 		}
@@ -332,7 +332,7 @@ func (w *world) laterEpoch() {
 	if err := w.pg.Start(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	w.db = connect(w.t, w.pg.URL())
+	w.db = postgres.Connect(w.t, w.pg.URL())
 	if epoch := w.text(`SELECT (pg_snapshot_xmax(pg_current_snapshot())::text::bigint >> 32)::text`); epoch != "3" {
 		w.t.Fatalf("the epoch is %s", epoch)
 	}
@@ -374,7 +374,7 @@ func TestGateTellsOfNothingThatAFailoverTakes(t *testing.T) {
 			w.syncNames("phys")
 			w.write(1)
 			r.awaitValues("1")
-			on := connect(t, standby.URL())
+			on := postgres.Connect(t, standby.URL())
 			for _, sql := range []string{`ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`} {
 				if _, err := on.Exec(t.Context(), sql); err != nil {
 					t.Fatal(err)
@@ -399,7 +399,7 @@ func TestGateTellsOfNothingThatAFailoverTakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.awaitTimeline(2)
-			w.db = connect(t, standby.URL())
+			w.db = postgres.Connect(t, standby.URL())
 			w.write(3)
 			await(t, func() error {
 				if got := r.sink.values(); !slices.Contains(got, "3") {

@@ -39,7 +39,7 @@ func restarted(w *world) {
 	if err := w.pg.Restart(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	w.db = connect(w.t, w.pg.URL())
+	w.db = postgres.Connect(w.t, w.pg.URL())
 }
 
 // loseSlot ends the relay's session and does something to the slot before it is back.
@@ -99,7 +99,7 @@ var haltCases = []haltCase{
 		reason: "slot_not_ours",
 		before: func(w *world, _ *relay.Config) {
 			w.exec(`CREATE DATABASE other`)
-			other := connect(w.t, w.pg.DatabaseURL("other"))
+			other := postgres.Connect(w.t, w.pg.DatabaseURL("other"))
 			if _, err := other.Exec(w.t.Context(), `SELECT pg_create_logical_replication_slot('outrider_test', 'pgoutput')`); err != nil {
 				w.t.Fatal(err)
 			}
@@ -335,7 +335,7 @@ func TestHaltCasesAreComplete(t *testing.T) {
 // A schema that is not there yet is waited for: a sidecar starts before its application's migration.
 func TestWaitsForTheSchema(t *testing.T) {
 	pg := postgres.Start(t, 15)
-	w := &world{t: t, pg: pg, db: connect(t, pg.URL())}
+	w := &world{t: t, pg: pg, db: postgres.Connect(t, pg.URL())}
 	r := w.start(w.config(), &memory{})
 	s := r.awaitRole(relay.RoleWaiting, "schema_missing")
 	if !strings.Contains(s.Hint, "outrider migrate up") {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/relay"
 )
 
@@ -120,7 +121,7 @@ func TestPhantoms(t *testing.T) {
 			r.awaitValues("1")
 			r.awaitPublished(w)
 			w.awaitReplay("phys")
-			on := &world{t: t, pg: standby, db: connect(t, standby.URL())}
+			on := &world{t: t, pg: standby, db: postgres.Connect(t, standby.URL())}
 			on.exec(`ALTER SYSTEM SET primary_conninfo = ''`)
 			on.exec(`SELECT pg_reload_conf()`)
 			await(t, func() error {

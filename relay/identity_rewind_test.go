@@ -161,7 +161,7 @@ func TestDatabaseSetBackByAMoment(t *testing.T) {
 	w.write(1)
 	r.awaitValues("1")
 	r.awaitPublished(w)
-	held := connect(t, w.pg.URL()) // no progress write from here on
+	held := postgres.Connect(t, w.pg.URL()) // no progress write from here on
 	if _, err := held.Exec(t.Context(), `BEGIN; SELECT FROM outbox.relays FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}

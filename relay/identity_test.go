@@ -42,7 +42,7 @@ func (w *world) arrive(at *postgres.Server) {
 			w.t.Fatal(err)
 		}
 	}
-	w.pg, w.db = at, connect(w.t, at.URL())
+	w.pg, w.db = at, postgres.Connect(w.t, at.URL())
 }
 
 func (w *world) clone() *postgres.Server {
@@ -194,7 +194,7 @@ func (w *world) restore(to *postgres.Server) {
 				sql = append(sql, line)
 			}
 		}
-		db := connect(w.t, to.URL()) // a dump empties its search_path
+		db := postgres.Connect(w.t, to.URL()) // a dump empties its search_path
 		if _, err := db.PgConn().Exec(w.t.Context(), strings.Join(sql, "")).ReadAll(); err != nil {
 			w.t.Fatal(err)
 		}
@@ -204,7 +204,7 @@ func (w *world) restore(to *postgres.Server) {
 	w.t.Log("moved by COPY: ", err)
 	w.arrive(to)
 	w.migrate(w.db)
-	old := connect(w.t, from.URL())
+	old := postgres.Connect(w.t, from.URL())
 	w.exec(`ALTER TABLE outbox.events DISABLE TRIGGER USER`)
 	for _, table := range []string{"outbox.events", "outbox.relays"} {
 		var buffer bytes.Buffer
@@ -280,7 +280,7 @@ func TestOneSlotNameInTwoDatabases(t *testing.T) {
 	r := w.start(w.config(), &memory{})
 	r.awaitRole(relay.RoleLeader, "")
 	w.exec(`CREATE DATABASE other`)
-	other := connect(t, w.pg.DatabaseURL("other"))
+	other := postgres.Connect(t, w.pg.DatabaseURL("other"))
 	w.migrate(other)
 	cfg := w.config()
 	cfg.DatabaseURL = secret.New(w.pg.DatabaseURL("other"))

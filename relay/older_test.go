@@ -15,7 +15,7 @@ func TestOlderInstallations(t *testing.T) {
 		t.Run(fmt.Sprint(newest), func(t *testing.T) {
 			t.Parallel()
 			pg := postgres.Start(t, 16)
-			w := &world{t: t, pg: pg, db: connect(t, pg.URL())}
+			w := &world{t: t, pg: pg, db: postgres.Connect(t, pg.URL())}
 			for _, m := range migrations.All() {
 				if m.Version > newest || m.ForRole() {
 					continue

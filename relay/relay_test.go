@@ -35,7 +35,7 @@ func TestCommittedRowsArriveInCommitOrder(t *testing.T) {
 		w.write(91)
 		w.exec(`ROLLBACK`)
 		// The transaction that commits later comes later, although its row was written first.
-		other := connect(t, w.pg.URL())
+		other := postgres.Connect(t, w.pg.URL())
 		if _, err := other.Exec(t.Context(), `BEGIN; INSERT INTO outbox.events (topic, key, payload) VALUES ('t', 'k', '6')`); err != nil {
 			t.Fatal(err)
 		}

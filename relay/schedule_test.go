@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/internal/migrate"
 	"github.com/outrider-cdc/outrider/internal/secret"
 	"github.com/outrider-cdc/outrider/outbox/migrations"
@@ -34,7 +35,7 @@ FROM generate_series(1, $1::int) n ORDER BY md5(n::text)`, events)
 			if got := w.text(`SELECT outbox.unschedule($1::text::uuid) || ' ' || outbox.unschedule($1::text::uuid)`, back); got != "true false" {
 				t.Errorf("taken back, twice: %s", got)
 			}
-			db := connect(t, w.pg.URL())
+			db := postgres.Connect(t, w.pg.URL())
 			for n := 100; n < events; n += 100 {
 				await(t, func() error {
 					if got := len(r.sink.events()); got < n {
@@ -78,13 +79,13 @@ FROM generate_series(1, $1::int) n ORDER BY md5(n::text)`, events)
 func TestScheduledMovedAtOnce(t *testing.T) {
 	w := newWorld(t, 18)
 	w.exec(`SELECT outbox.schedule(now(), 't', 'k', n::text) FROM generate_series(1, 2000) n`)
-	taking := connect(t, w.pg.URL())
+	taking := postgres.Connect(t, w.pg.URL())
 	if _, err := taking.Exec(t.Context(), `BEGIN; SELECT outbox.unschedule((SELECT id FROM outbox.scheduled ORDER BY due, id LIMIT 1))`); err != nil {
 		t.Fatal(err)
 	}
 	errs := make(chan error)
 	for range 4 {
-		db := connect(t, w.pg.URL())
+		db := postgres.Connect(t, w.pg.URL())
 		go func() {
 			left := 2
 			var err error

@@ -21,7 +21,7 @@ import (
 func TestRowThatCommitsWhileTheSlotIsMade(t *testing.T) {
 	eachMajor(t, func(t *testing.T, major int) {
 		w := newWorld(t, major)
-		other := connect(t, w.pg.URL())
+		other := postgres.Connect(t, w.pg.URL())
 		if _, err := other.Exec(t.Context(), `BEGIN; INSERT INTO outbox.events (topic, payload) VALUES ('t', '1')`); err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +130,7 @@ func TestRaisedEpochEndsALeadership(t *testing.T) {
 // A wrong password is told, and a corrected file is enough to go on.
 func TestWrongPassword(t *testing.T) {
 	pg := postgres.StartWith(t, postgres.Options{Major: 18, Auth: postgres.AuthScram})
-	w := &world{t: t, pg: pg, db: connect(t, pg.URL())}
+	w := &world{t: t, pg: pg, db: postgres.Connect(t, pg.URL())}
 	w.migrate(w.db)
 	w.exec(`CREATE ROLE app_relay LOGIN REPLICATION SUPERUSER PASSWORD 'right'`)
 	url := func(password string) string {

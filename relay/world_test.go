@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/internal/migrate"
 	"github.com/outrider-cdc/outrider/internal/secret"
@@ -37,23 +38,9 @@ func newWorld(t *testing.T, major int, settings ...string) *world {
 
 func newWorldOn(t *testing.T, pg *postgres.Server) *world {
 	t.Helper()
-	w := &world{t: t, pg: pg, db: connect(t, pg.URL())}
+	w := &world{t: t, pg: pg, db: postgres.Connect(t, pg.URL())}
 	w.migrate(w.db)
 	return w
-}
-
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	db, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = db.Close(ctx)
-	})
-	return db
 }
 
 func (w *world) migrate(db *pgx.Conn) {
@@ -155,19 +142,7 @@ const awaitTimeout = 30 * time.Second
 // await polls until f returns nil.
 func await(t *testing.T, f func() error) {
 	t.Helper()
-	deadline := time.Now().Add(awaitTimeout)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %v", awaitTimeout, err)
-		}
-		<-tick.C
-	}
+	harness.Await(t, awaitTimeout, f)
 }
 
 // memory is a sink that keeps what it is given, and can hold or refuse.

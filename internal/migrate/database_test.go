@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -72,22 +71,8 @@ type database struct {
 
 func newDatabase(t *testing.T, s *postgres.Server) database {
 	t.Helper()
-	admin := connect(t, s.URL())
-	name := "m_" + strings.ToLower(rand.Text()[:12])
-	must(t, admin, "CREATE DATABASE "+name)
-	t.Cleanup(func() { must(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
-	url := s.DatabaseURL(name)
-	return database{Conn: connect(t, url), name: name, url: url, major: s.Major()}
-}
-
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
+	name, url := s.NewDatabase(t)
+	return database{Conn: postgres.Connect(t, url), name: name, url: url, major: s.Major()}
 }
 
 // must runs statements that must work. It takes no test's context, so that clean-up can use it.

@@ -65,7 +65,7 @@ func testConcurrentUp(t *testing.T, db database) {
 	defer cancel()
 	var wg sync.WaitGroup
 	for i := range writers {
-		conn := connect(t, db.url)
+		conn := postgres.Connect(t, db.url)
 		wg.Go(func() { reports[i], errs[i] = migrate.Up(ctx, conn, migrate.Options{}) })
 	}
 	wg.Wait()
@@ -235,7 +235,7 @@ func testForeignTable(t *testing.T, db database) {
 func TestWarnsOfWALLevel(t *testing.T) {
 	t.Parallel()
 	server := postgres.Start(t, 0, "wal_level=replica")
-	conn := connect(t, server.URL())
+	conn := postgres.Connect(t, server.URL())
 	report, err := migrate.Up(t.Context(), conn, migrate.Options{})
 	if err != nil {
 		t.Fatal(err)

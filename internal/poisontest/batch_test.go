@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/relay"
 )
 
@@ -59,10 +60,10 @@ func TestManyRefused(t *testing.T) {
 		w := newWorld(t, delivery)
 		w.makeDead()
 		r := w.started(relay.PoisonDeadLetter)
-		w.set(w.topic, "max.message.bytes=30000")
+		w.cluster.SetTopic(w.t, w.topic, "max.message.bytes=30000")
 		before, began := r.Status().Sessions, time.Now()
 		bad, last := w.writeCrowd(10*many, `n % 10 = 5`, large)
-		awaitFor(t, patience*time.Duration(1+many/20), func() error {
+		harness.Await(t, patience*time.Duration(1+many/20), func() error {
 			if got := w.text(`SELECT count(*)::text FROM outbox.dead WHERE state = 'dead-lettered'`); got != strconv.Itoa(many) {
 				return fmt.Errorf("%s rows are set aside", got)
 			}

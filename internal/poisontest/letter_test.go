@@ -16,7 +16,7 @@ func TestDeadLetterTopicMissing(t *testing.T) {
 	eachDelivery(t, func(t *testing.T, delivery string) {
 		w := newWorld(t, delivery)
 		r := w.started(relay.PoisonDeadLetter)
-		w.set(w.topic, "max.message.bytes=3000")
+		w.cluster.SetTopic(w.t, w.topic, "max.message.bytes=3000")
 		large := w.write("k", 5000)
 		last := w.write("k", 10)
 		await(t, func() error {
@@ -53,7 +53,7 @@ func TestDeadLettersForbidden(t *testing.T) {
 		w.makeDead()
 		w.deny(w.dead, kadm.OpWrite)
 		r := w.started(relay.PoisonDeadLetter)
-		w.set(w.topic, "max.message.bytes=3000")
+		w.cluster.SetTopic(w.t, w.topic, "max.message.bytes=3000")
 		large := w.write("k", 5000)
 		last := w.write("k", 10)
 		s := r.awaitRole(relay.RoleHalted, "kafka_authorization")

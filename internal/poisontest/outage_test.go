@@ -15,7 +15,7 @@ import (
 func (w *world) searching(r *running) (bad []string, last string) {
 	w.t.Helper()
 	w.hide()
-	w.set(w.topic, "cleanup.policy=compact")
+	w.cluster.SetTopic(w.t, w.topic, "cleanup.policy=compact")
 	before := r.Status().Sessions
 	bad, last = w.writeCrowd(crowd/3, `n = 2718`, keyless)
 	await(w.t, func() error {

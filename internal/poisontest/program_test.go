@@ -63,7 +63,7 @@ func TestKilledInTheSearchAndAtTheRow(t *testing.T) {
 		p := w.run(outrider)
 		w.arrives(w.write("first", 10))
 		w.hide()
-		w.set(w.topic, "cleanup.policy=compact")
+		w.cluster.SetTopic(w.t, w.topic, "cleanup.policy=compact")
 		bad, last := w.writeCrowd(crowd/3, `n = 2718`, keyless)
 		awaitStatus(t, p, func(s chaos.Status) bool { return s.Reason == "poison_search" && s.Sessions >= 4 })
 		p.Kill()

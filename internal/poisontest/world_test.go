@@ -17,7 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/kafka"
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/internal/migrate"
 	"github.com/outrider-cdc/outrider/internal/secret"
 	"github.com/outrider-cdc/outrider/relay"
@@ -65,12 +67,12 @@ func newWorld(t *testing.T, delivery string) *world {
 		t: t, cluster: broker.Cluster(t), delivery: delivery, network: newNetwork(),
 		name: fmt.Sprintf("poison_%d_%d", time.Now().UnixMilli(), worlds.Add(1)),
 	}
-	admin := connect(t, pg.URL())
+	admin := postgres.Connect(t, pg.URL())
 	if _, err := admin.Exec(t.Context(), `CREATE DATABASE `+w.name); err != nil {
 		t.Fatal(err)
 	}
 	w.url = pg.DatabaseURL(w.name)
-	w.db = connect(t, w.url)
+	w.db = postgres.Connect(t, w.url)
 	if _, err := migrate.Up(t.Context(), w.db, migrate.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -83,20 +85,6 @@ func newWorld(t *testing.T, delivery string) *world {
 	w.topic, w.dead = w.cluster.Topic(t, 1, nil), "outrider."+w.name+".dead-letter"
 	w.seen = newReaders(t, w.cluster.Brokers(), w.topic, w.dead)
 	return w
-}
-
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	db, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = db.Close(ctx)
-	})
-	return db
 }
 
 func (w *world) exec(sql string, args ...any) {
@@ -137,23 +125,6 @@ func (w *world) makeDead(settings ...string) {
 	}
 	if _, err := w.admin.CreateTopic(w.t.Context(), 1, -1, configs, w.dead); err != nil {
 		w.t.Fatalf("make topic %s: %v", w.dead, err)
-	}
-}
-
-// set changes settings of a topic, and returns when the broker goes by them.
-func (w *world) set(topic string, settings ...string) {
-	w.t.Helper()
-	var changes []kadm.AlterConfig
-	for _, s := range settings {
-		name, value, _ := strings.Cut(s, "=")
-		changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value})
-	}
-	results, err := w.admin.AlterTopicConfigs(w.t.Context(), changes, topic)
-	for _, r := range results {
-		err = errors.Join(err, r.Err)
-	}
-	if err != nil {
-		w.t.Fatalf("set %q of topic %s: %v", settings, topic, err)
 	}
 }
 
@@ -287,24 +258,7 @@ func (w *world) awaitDead(want string) {
 // await polls until f returns nil.
 func await(t *testing.T, f func() error) {
 	t.Helper()
-	awaitFor(t, patience, f)
-}
-
-func awaitFor(t *testing.T, patience time.Duration, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %v", patience, err)
-		}
-		<-tick.C
-	}
+	harness.Await(t, patience, f)
 }
 
 // testLog shows the relay's log with the test, and remembers it.

@@ -58,7 +58,7 @@ type record struct {
 func TestEveryLanguageWritesTheSame(t *testing.T) {
 	pg := postgres.Start(t, 17)
 	cluster := kafka.Start(t, 1)
-	db := connect(t, pg.URL())
+	db := postgres.Connect(t, pg.URL())
 	script, err := migrations.Script(migrations.Names{}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -95,16 +95,6 @@ func TestEveryLanguageWritesTheSame(t *testing.T) {
 			}
 		})
 	}
-}
-
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	db, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close(context.WithoutCancel(t.Context())) })
-	return db
 }
 
 func exec1(t *testing.T, db *pgx.Conn, sql string, args ...any) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
 const orders = `CREATE SCHEMA "Shop"; CREATE TABLE "Shop".orders (id int PRIMARY KEY, "State" text, total numeric, secret text, doc json);`
@@ -112,7 +114,7 @@ func testCaptureRefuses(t *testing.T, db database) {
 	app := db.as(db.app)
 	app.refused("42501", `SELECT outbox.capture('bare', 't', key => '{a}')`)
 	// Somebody who writes to the table while it is to be captured is not kept waiting.
-	other := connect(t, db.url)
+	other := postgres.Connect(t, db.url)
 	must(t, other, `BEGIN; LOCK bare`)
 	if err := db.refused("55P03", `SELECT outbox.capture('bare', 't', key => '{a}')`); err.Message == "" {
 		t.Error("no message")

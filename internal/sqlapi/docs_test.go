@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
 // Every statement of docs/sql.md works, in the order of the page.
@@ -51,15 +53,15 @@ func testDocumentedTesting(t *testing.T, db database) {
 		t.Fatal(err)
 	}
 	db.must(`CREATE TABLE orders (id int PRIMARY KEY, state text, total numeric); INSERT INTO orders VALUES (42, 'new', 1.10)`)
-	name, server := db.text(`SELECT current_database()`), connect(t, db.url)
+	name, server := db.text(`SELECT current_database()`), postgres.Connect(t, db.url)
 	other := database{Conn: server, t: t}
 	db.must(`SELECT pg_create_logical_replication_slot('s_' || current_database(), 'pgoutput')`)
 	other.must(`CREATE DATABASE aside_` + name)
-	admin := database{Conn: connect(t, strings.Replace(db.url, name, "aside_"+name, 1)), t: t}
+	admin := database{Conn: postgres.Connect(t, strings.Replace(db.url, name, "aside_"+name, 1)), t: t}
 	admin.refused("55006", `CREATE DATABASE copy_`+name+` TEMPLATE `+name)
 	stream(t, db, "s_"+name)
 	admin.refused("55006", `DROP DATABASE `+name+` WITH (FORCE)`)
-	db.Conn = connect(t, db.url) // FORCE has ended the others first
+	db.Conn = postgres.Connect(t, db.url) // FORCE has ended the others first
 	db.must(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active`)
 	for db.text(`SELECT count(*) FROM pg_replication_slots WHERE active`) != "0" {
 		db.must(`SELECT pg_sleep(0.01)`)
@@ -83,7 +85,7 @@ func testDocumentedTesting(t *testing.T, db database) {
 	if err := admin.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	must(t, connect(t, db.url), `DROP DATABASE aside_`+name)
+	must(t, postgres.Connect(t, db.url), `DROP DATABASE aside_`+name)
 }
 
 // stream uses a slot until the test ends, or somebody ends the walsender.

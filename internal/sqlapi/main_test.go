@@ -39,31 +39,18 @@ type database struct {
 
 func newDatabase(t *testing.T, s *postgres.Server) database {
 	t.Helper()
-	admin := connect(t, s.URL())
-	name := "m_" + strings.ToLower(rand.Text()[:12])
-	must(t, admin, "CREATE DATABASE "+name)
-	must(t, admin, "CREATE ROLE app_"+name)
-	t.Cleanup(func() {
-		must(t, admin, "DROP DATABASE "+name+" WITH (FORCE)")
-		must(t, admin, "DROP ROLE app_"+name)
-	})
-	db := database{Conn: connect(t, s.DatabaseURL(name)), t: t, url: s.DatabaseURL(name), major: s.Major(), app: "app_" + name}
+	admin, app := postgres.Connect(t, s.URL()), "app_"+strings.ToLower(rand.Text()[:12])
+	must(t, admin, "CREATE ROLE "+app)
+	t.Cleanup(func() { must(t, admin, "DROP ROLE "+app) }) // after the database with its grants
+	_, url := s.NewDatabase(t)
+	db := database{t: t, url: url, major: s.Major(), app: app}
+	db.Conn = postgres.Connect(t, url)
 	script, err := migrations.Script(migrations.Names{}, []migrations.Role{{Privilege: migrations.AppRole, Name: db.app}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	must(t, db.Conn, script)
 	return db
-}
-
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
 }
 
 func must(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
@@ -106,7 +93,7 @@ func (db database) refused(code, sql string, args ...any) *pgconn.PgError {
 // as is a connection of the database as one that has only this role's rights.
 func (db database) as(role string) database {
 	db.t.Helper()
-	db.Conn = connect(db.t, db.url)
+	db.Conn = postgres.Connect(db.t, db.url)
 	db.must(fmt.Sprintf("SET ROLE %q", role))
 	return db
 }

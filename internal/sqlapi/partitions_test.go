@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 	"github.com/outrider-cdc/outrider/internal/migrate"
 	"github.com/outrider-cdc/outrider/outbox/migrations"
 )
@@ -75,7 +76,7 @@ func testPartitionsDropped(t *testing.T, db database) {
 		t.Errorf("not old enough, or never: dropped %s", got)
 	}
 	// Somebody who began long ago still writes to it.
-	writer := connect(t, db.url)
+	writer := postgres.Connect(t, db.url)
 	must(t, writer, `BEGIN; INSERT INTO outbox.events (topic, payload, created_at) VALUES ('t', '2', now() - interval '31 hours')`)
 	dropped("0", "a writer is at it")
 	must(t, writer, `COMMIT`)

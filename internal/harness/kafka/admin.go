@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outrider-cdc/outrider/internal/harness"
 )
 
 // WaitInSync waits until every replica of every partition has caught up: before
@@ -73,6 +76,52 @@ func (c *Cluster) Topic(tb testing.TB, partitions int, configs map[string]string
 		tb.Cleanup(func() { c.removeTopic(tb, created.Topic) })
 	}
 	return name
+}
+
+// SetTopic changes settings, name=value, of a topic, and returns when the broker
+// of a cluster of one node goes by them. The controller answers before that. A
+// broker takes one change of the metadata after the other and shows each before
+// it acts on it: it acted on the first once it shows the next.
+func (c *Cluster) SetTopic(tb testing.TB, topic string, settings ...string) {
+	tb.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Direct()...))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	for _, change := range [][]string{settings, {fmt.Sprintf("file.delete.delay.ms=%d", time.Now().UnixMilli())}} {
+		var alter []kadm.AlterConfig
+		for _, setting := range change {
+			name, value, _ := strings.Cut(setting, "=")
+			alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value})
+		}
+		results, err := admin.AlterTopicConfigs(tb.Context(), alter, topic)
+		for _, r := range results {
+			err = errors.Join(err, r.Err)
+		}
+		if err != nil {
+			tb.Fatalf("set %q of topic %s: %v", change, topic, err)
+		}
+		harness.Await(tb, time.Minute, func() error { return shows(tb.Context(), admin, topic, alter) })
+	}
+}
+
+func shows(ctx context.Context, admin *kadm.Client, topic string, want []kadm.AlterConfig) error {
+	resources, err := admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return err
+	}
+	values := map[string]string{}
+	for _, c := range resources[0].Configs {
+		values[c.Key] = c.MaybeValue()
+	}
+	for _, w := range want {
+		if values[w.Name] != *w.Value {
+			return fmt.Errorf("topic %s still has %s=%s, not %s", topic, w.Name, values[w.Name], *w.Value)
+		}
+	}
+	return nil
 }
 
 // removeTopic is for a cluster that outlives the test.

@@ -1,8 +1,14 @@
 package postgres
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/outrider-cdc/outrider/internal/harness"
 )
@@ -37,6 +43,38 @@ func (s *Server) Private(tb testing.TB) {
 	if s.shared != nil {
 		harness.Missing(tb, ErrShared)
 	}
+}
+
+// Connect is a connection for one test.
+func Connect(tb testing.TB, url string) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), url)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = conn.Close(ctx)
+	})
+	return conn
+}
+
+// NewDatabase makes a database for one test, with which it goes, whoever is
+// connected to it.
+func (s *Server) NewDatabase(tb testing.TB) (name, url string) {
+	tb.Helper()
+	admin := Connect(tb, s.URL())
+	name = "m_" + strings.ToLower(rand.Text()[:12])
+	if _, err := admin.Exec(tb.Context(), "CREATE DATABASE "+name); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if _, err := admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			tb.Error(err)
+		}
+	})
+	return name, s.DatabaseURL(name)
 }
 
 // StartStandby is [Server.Standby] for one test: the standby is closed with it.

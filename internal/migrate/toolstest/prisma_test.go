@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/outrider-cdc/outrider/internal/harness/postgres"
 )
 
 // prismaLike is not Prisma. Its engine comes from no package registry, and the
@@ -22,7 +24,7 @@ type prismaLike struct {
 func newPrismaLike(t *testing.T, p project) tool {
 	p.add(t, fmt.Sprintf("migrations/%014d_mine/migration.sql", ofTheProject), upOfProject)
 	p.add(t, fmt.Sprintf("migrations/%014d_mine/down.sql", ofTheProject), downProject)
-	runner := connect(t, p.url)
+	runner := postgres.Connect(t, p.url)
 	must(t, runner, "CREATE TABLE public.history (name text PRIMARY KEY)")
 	return prismaLike{p, runner}
 }

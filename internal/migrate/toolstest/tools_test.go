@@ -2,7 +2,6 @@ package toolstest
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -94,7 +93,7 @@ type server struct {
 func start(t *testing.T) server {
 	t.Helper()
 	s := server{postgres.Start(t, 0), "a" + hostile, "r" + hostile, "o" + hostile, "runner"}
-	admin := connect(t, s.URL())
+	admin := postgres.Connect(t, s.URL())
 	must(t, admin, "CREATE ROLE "+quote(s.app))
 	must(t, admin, "CREATE ROLE "+quote(s.other))
 	must(t, admin, "CREATE ROLE "+quote(s.owner))
@@ -210,12 +209,10 @@ func nothingLeft(t *testing.T, p project) {
 
 func (s server) project(t *testing.T) project {
 	t.Helper()
-	admin := connect(t, s.URL())
-	name := "t_" + strings.ToLower(rand.Text()[:12])
-	must(t, admin, "CREATE DATABASE "+name)
-	t.Cleanup(func() { must(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	admin := postgres.Connect(t, s.URL())
+	name, own := s.NewDatabase(t)
 	must(t, admin, fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s, %s", name, quote(s.owner), s.runner))
-	conn := connect(t, s.DatabaseURL(name))
+	conn := postgres.Connect(t, own)
 	must(t, conn, "GRANT ALL ON SCHEMA public TO "+s.runner)
 	cfg := conn.Config()
 	url := fmt.Sprintf("postgres://%s:p@%s:%d/%s", s.runner, cfg.Host, cfg.Port, name)
@@ -244,16 +241,6 @@ func (p project) add(t *testing.T, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func connect(t *testing.T, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
 }
 
 func must(t *testing.T, conn *pgx.Conn, sql string) {
