@@ -65,8 +65,8 @@ type migration struct {
 
 func (m *migration) applying(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = noArgs
-	cmd.Flags().StringSliceVar(&m.roles, "roles", nil, "existing roles to grant what they need: app=NAME for a writer of events, relay=NAME for a relay")
-	cmd.Flags().StringSliceVar(&m.only, "only", nil, "only files of this privilege: owner, publication, roles")
+	cmd.Flags().StringSliceVar(&m.roles, "roles", nil, "existing roles to grant what they need: app=NAME for a writer of events, relay=NAME for a relay, consumer=NAME for a consumer with the inbox")
+	cmd.Flags().StringSliceVar(&m.only, "only", nil, "only files of this privilege: owner, publication, roles; or inbox: what a consumer's own database needs")
 	return cmd
 }
 
@@ -139,8 +139,8 @@ func parseRoles(given []string) ([]migrations.Role, error) {
 	for _, pair := range given {
 		kind, name, ok := strings.Cut(pair, "=")
 		role := migrations.Role{Privilege: migrations.Privilege(kind + " role"), Name: name}
-		if !ok || name == "" || role.Privilege != migrations.AppRole && role.Privilege != migrations.RelayRole {
-			return nil, misuse(fmt.Errorf("--roles %q: write app=NAME or relay=NAME", pair))
+		if !ok || name == "" || role.Privilege != migrations.AppRole && role.Privilege != migrations.RelayRole && role.Privilege != migrations.ConsumerRole {
+			return nil, misuse(fmt.Errorf("--roles %q: write app=NAME, relay=NAME or consumer=NAME", pair))
 		}
 		roles = append(roles, role)
 	}
@@ -154,9 +154,11 @@ func parsePrivileges(given []string) ([]migrations.Privilege, error) {
 		case "owner", "publication":
 			only = append(only, migrations.Privilege(word))
 		case "roles":
-			only = append(only, migrations.AppRole, migrations.RelayRole)
+			only = append(only, migrations.AppRole, migrations.RelayRole, migrations.ConsumerRole)
+		case "inbox":
+			only = append(only, migrations.Inbox)
 		default:
-			return nil, misuse(fmt.Errorf("--only %q: write owner, publication or roles", word))
+			return nil, misuse(fmt.Errorf("--only %q: write owner, publication, roles or inbox", word))
 		}
 	}
 	return only, nil

@@ -17,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -62,7 +61,7 @@ func Up(ctx context.Context, conn *pgx.Conn, o Options) (report Report, err erro
 		return report, err
 	}
 	for _, step := range status.Steps {
-		if len(o.Only) > 0 && !slices.Contains(o.Only, step.Privilege) {
+		if !step.Wanted(o.Only) {
 			continue
 		}
 		applied, err := applyStep(ctx, conn, o, step)

@@ -40,7 +40,7 @@ func explain(ctx context.Context, conn *pgx.Conn, m migrations.Migration, n migr
 	case !ok:
 	case server.Code == stateNoPrivilege:
 		return missingPrivilege(ctx, conn, m, n, err)
-	case server.Code == stateUndefinedObject && m.Privilege == migrations.AppRole:
+	case server.Code == stateUndefinedObject && (m.Privilege == migrations.AppRole || m.Privilege == migrations.ConsumerRole):
 		return fmt.Errorf("apply %s: %w; roles are not created here: CREATE ROLE ... LOGIN", m, err)
 	case server.Code == stateUndefinedObject && m.Privilege == migrations.RelayRole:
 		return fmt.Errorf("apply %s: %w; roles are not created here: CREATE ROLE ... LOGIN REPLICATION", m, err)

@@ -16,7 +16,7 @@
 // the relay does, because only the relay knows what lies before it.
 //
 // Everything in double quotes in a file is a name that can be chosen: "outbox"
-// the schema, "outrider" the publication, "app" and "relay" roles. The files are
+// the schema, "outrider" the publication, "app", "relay" and "consumer" roles. The files are
 // valid SQL as they stand.
 package migrations
 
@@ -46,6 +46,8 @@ const (
 	Publication Privilege = "publication" // the owner of the table, with CREATE on the database
 	AppRole     Privilege = "app role"    // the owner of the tables; applied once for each role that writes events
 	RelayRole   Privilege = "relay role"  // the owner of the tables; applied once for each role of a relay
+
+	ConsumerRole Privilege = "consumer role" // the owner of the tables; applied once for each role that consumes with the inbox
 )
 
 // Migration is one file, with the file that takes it back.
@@ -59,7 +61,9 @@ type Migration struct {
 
 // ForRole reports whether the migration grants to a role: such are applied for
 // the roles that are named, and not recorded.
-func (m Migration) ForRole() bool { return m.Privilege == AppRole || m.Privilege == RelayRole }
+func (m Migration) ForRole() bool { return forRole(m.Privilege) }
+
+func forRole(p Privilege) bool { return p == AppRole || p == RelayRole || p == ConsumerRole }
 
 // String is the name of the file without its ending.
 func (m Migration) String() string { return fmt.Sprintf("%03d_%s", m.Version, m.Name) }
@@ -108,12 +112,12 @@ func (n Names) Normalize() (Names, error) {
 
 // Role is an existing role that is to be granted what it needs.
 type Role struct {
-	Privilege Privilege // AppRole or RelayRole
+	Privilege Privilege // AppRole, RelayRole or ConsumerRole
 	Name      string    // as Postgres shows it; any characters
 }
 
 func (r Role) valid() error {
-	if r.Privilege != AppRole && r.Privilege != RelayRole {
+	if !forRole(r.Privilege) {
 		return fmt.Errorf("%q is not a kind of role", r.Privilege)
 	}
 	if r.Name == "" || len(r.Name) > 63 || strings.ContainsRune(r.Name, 0) {
@@ -185,8 +189,9 @@ func parse(file, text string) (Migration, error) {
 	first, _, _ := strings.Cut(text, "\n")
 	m := Migration{Version: version, Name: rest, Privilege: Privilege(strings.TrimPrefix(first, privilegeLine)), sql: text}
 	switch m.Privilege {
-	case Owner, Publication, AppRole, RelayRole:
+	case Owner, Publication, AppRole, RelayRole, ConsumerRole:
 		return m, nil
+	default:
 	}
 	return m, fmt.Errorf("%s: its first line names no privilege", file)
 }

@@ -34,7 +34,7 @@ var literal = regexp.MustCompile(`'[^'\n]*\{[^'\n]*\}[^'\n]*'`)
 // TestQuotedNamesAreReplaceable: what is in double quotes in a file is replaced,
 // so nothing else may be, beside JSON. That must not hold such a name.
 func TestQuotedNamesAreReplaceable(t *testing.T) {
-	known := map[string]bool{"outbox": true, "outrider": true, "app": true, "relay": true}
+	known := map[string]bool{"outbox": true, "outrider": true, "app": true, "relay": true, "consumer": true}
 	files, err := migrations.Files.ReadDir(".")
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func TestRenderPutsNamesIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, left := range []string{`"outbox"`, `"outrider"`, `"app"`, `"relay"`, "outbox.events", "outbox.relays"} {
+		for _, left := range []string{`"outbox"`, `"outrider"`, `"app"`, `"relay"`, `"consumer"`, "outbox.events", "outbox.relays"} {
 			if strings.Contains(text, left) {
 				t.Errorf("%s: %s is left", m, left)
 			}
@@ -93,7 +93,7 @@ var (
 
 func TestNothingIsDropped(t *testing.T) {
 	script, err := migrations.Script(migrations.Names{}, []migrations.Role{
-		{Privilege: migrations.AppRole, Name: "a"}, {Privilege: migrations.RelayRole, Name: "r"},
+		{Privilege: migrations.AppRole, Name: "a"}, {Privilege: migrations.RelayRole, Name: "r"}, {Privilege: migrations.ConsumerRole, Name: "c"},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package migrations
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -107,7 +106,7 @@ func Script(n Names, roles []Role, only ...Privilege) (string, error) {
 		"BEGIN;\n" + SearchPath + "\n")
 	written := 0
 	for _, m := range All() {
-		if !wanted(m.Privilege, only) {
+		if !m.Wanted(only) {
 			continue
 		}
 		texts, err := m.texts(n, roles)
@@ -148,8 +147,4 @@ func (m Migration) texts(n Names, roles []Role) ([]string, error) {
 		texts = append(texts, text)
 	}
 	return texts, nil
-}
-
-func wanted(p Privilege, only []Privilege) bool {
-	return len(only) == 0 || slices.Contains(only, p)
 }

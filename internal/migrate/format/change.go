@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/outrider-cdc/outrider/outbox/migrations"
@@ -62,7 +61,7 @@ func (o Options) changes() ([]Change, error) {
 	}
 	var list []Change
 	for _, m := range migrations.All() {
-		if m.Version < o.From || m.Version > last || len(o.Only) > 0 && !slices.Contains(o.Only, m.Privilege) {
+		if m.Version < o.From || m.Version > last || !m.Wanted(o.Only) {
 			continue
 		}
 		c, ok, err := o.change(m)
