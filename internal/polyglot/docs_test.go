@@ -8,11 +8,15 @@ import (
 	"testing"
 )
 
-// What docs/producing.md shows stands in the programs, line by line.
+// What docs/producing.md and docs/consuming.md show stands in the programs, line by line.
 func TestDocumentedCode(t *testing.T) {
-	page, err := os.ReadFile("../../docs/producing.md")
-	if err != nil {
-		t.Fatal(err)
+	var pages []byte
+	for _, name := range []string{"producing.md", "consuming.md"} {
+		page, err := os.ReadFile("../../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, page...)
 	}
 	files, err := filepath.Glob("programs/*")
 	if err != nil {
@@ -26,8 +30,8 @@ func TestDocumentedCode(t *testing.T) {
 		}
 		programs += flat(string(text))
 	}
-	blocks := regexp.MustCompile("(?s)```(python|js|java|php)\n(.*?)```").FindAllStringSubmatch(string(page), -1)
-	if len(blocks) < 8 {
+	blocks := regexp.MustCompile("(?s)```(python|js|java|php)\n(.*?)```").FindAllStringSubmatch(string(pages), -1)
+	if len(blocks) < 11 {
 		t.Fatalf("%d blocks of code", len(blocks))
 	}
 	for _, b := range blocks {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/outrider-cdc/outrider/internal/harness"
 	"github.com/outrider-cdc/outrider/internal/harness/download"
+	"github.com/outrider-cdc/outrider/internal/harness/kafka"
+	"github.com/outrider-cdc/outrider/internal/harness/librdkafka"
 )
 
 // errMissing means that a language or its registry is not to be had.
@@ -38,13 +40,14 @@ func get(t *testing.T, install func(context.Context) (toolchain, error)) toolcha
 
 // pinned are the drivers and their versions: the newest that this was written against.
 const (
-	nodeDrivers   = "pg@8.23.1 knex@3.3.0"
+	nodeDrivers   = "pg@8.23.1 knex@3.3.0 kafkajs@2.2.4"
 	javaDriver    = "org.postgresql:postgresql:42.7.11"
+	javaKafka     = "org.apache.kafka:kafka-clients:" + kafka.Version
 	hibernateCore = "org.hibernate.orm:hibernate-core:7.1.5.Final"
 )
 
 func pythonDrivers() []string {
-	return []string{"psycopg[binary]==3.3.9", "sqlalchemy==2.1.9", "django==5.2.19"}
+	return []string{"psycopg[binary]==3.3.9", "sqlalchemy==2.1.9", "django==5.2.19", "confluent-kafka==" + librdkafka.Version}
 }
 
 func python(ctx context.Context) (toolchain, error) {
@@ -73,6 +76,10 @@ func java(ctx context.Context) (toolchain, error) {
 
 func hibernate(ctx context.Context) (toolchain, error) {
 	return onJVM(ctx, "HibernateProducer.java", javaDriver, hibernateCore)
+}
+
+func javaConsumer(ctx context.Context) (toolchain, error) {
+	return onJVM(ctx, "Taker.java", javaDriver, javaKafka)
 }
 
 func onJVM(ctx context.Context, file string, artifacts ...string) (toolchain, error) {

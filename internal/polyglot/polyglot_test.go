@@ -157,11 +157,16 @@ func (l *toolchain) run(t *testing.T, way, url, topic string, list []event) {
 		if err := os.WriteFile(file, []byte(lines(list)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		url = "jdbc:postgresql:" + strings.TrimPrefix(strings.Replace(url, "postgres@", "", 1), "postgres:") + "&user=postgres"
+		url = jdbc(url)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l.start(ctx, t, append(slices.Clone(l.command), l.program(ctx, t), way, url, topic, file))
+}
+
+// jdbc is the URL as Java's driver wants it.
+func jdbc(url string) string {
+	return "jdbc:postgresql:" + strings.TrimPrefix(strings.Replace(url, "postgres@", "", 1), "postgres:") + "&user=postgres"
 }
 
 // program is the file of it, or the class that it was compiled to.

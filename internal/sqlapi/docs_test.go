@@ -46,6 +46,27 @@ func testDocumentedSQL(t *testing.T, db database) {
 	db.hasEvents(want...) // what was streamed is stored nowhere
 }
 
+// The statements of docs/consuming.md work; an event is new once.
+func testDocumentedConsuming(t *testing.T, db database) {
+	page, err := os.ReadFile("../../docs/consuming.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) != 1 {
+		t.Fatalf("%d blocks of SQL", len(blocks))
+	}
+	var got []string
+	for range 2 {
+		for statement := range strings.SplitSeq(strings.TrimSuffix(strings.TrimSpace(string(blocks[0][1])), ";"), ";\n") {
+			got = append(got, db.text(statement))
+		}
+	}
+	if want := "true {t} 0 false {f} 0"; strings.Join(got, " ") != want {
+		t.Errorf("answers are %q, want %s", got, want)
+	}
+}
+
 // The statements of docs/testing.md work, and what it says is refused is refused.
 func testDocumentedTesting(t *testing.T, db database) {
 	page, err := os.ReadFile("../../docs/testing.md")

@@ -33,6 +33,7 @@ func behaviours() map[string]func(*testing.T, database) {
 		"partitions refused":      testPartitionsRefused,
 		"documented sql":          testDocumentedSQL,
 		"documented testing":      testDocumentedTesting,
+		"documented consuming":    testDocumentedConsuming,
 	}
 }
 
