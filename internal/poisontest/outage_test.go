@@ -14,8 +14,8 @@ import (
 // while, nothing is condemned yet, and what is refused.
 func (w *world) searching(r *running) (bad []string, last string) {
 	w.t.Helper()
-	w.hide()
 	w.cluster.SetTopic(w.t, w.topic, "cleanup.policy=compact")
+	w.hide()
 	before := r.Status().Sessions
 	bad, last = w.writeCrowd(crowd/3, `n = 2718`, keyless)
 	await(w.t, func() error {
