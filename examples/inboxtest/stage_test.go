@@ -57,6 +57,7 @@ func newStage(t *testing.T) *stage {
 	w.relay = chaos.Relay{Binary: binary, Log: filepath.Join(t.TempDir(), "relay.log"), Env: []string{
 		"", "OUTRIDER_NAME=" + shopName, "OUTRIDER_KAFKA_BROKERS=" + strings.Join(cluster.Brokers(), ","), "OUTRIDER_POISON=dead-letter",
 		"OUTRIDER_WAL_SENDER_TIMEOUT=2s",
+		"OUTRIDER_KAFKA_COMPRESSION=none", // under the race detector a reader takes 5 ms for each compressed batch
 	}}
 	primary := postgres.Start(t, 0)
 	primary.Private(t)
