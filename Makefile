@@ -18,6 +18,14 @@ help: ## List the targets
 build: ## Build bin/outrider
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/outrider .
 
+# Bases from a registry of one's own: make image GO_IMAGE=… RUNTIME_IMAGE=…
+ENGINE ?= $(firstword $(foreach engine,docker podman buildah,$(if $(shell command -v $(engine)),$(engine))))
+IMAGE ?= outrider:$(VERSION)
+
+.PHONY: image
+image: ## Build the image (ENGINE=, IMAGE=, GO_IMAGE=, RUNTIME_IMAGE=); where the bases cannot be had, on stand-ins, to try it only
+	@.ci/image "$(ENGINE)" "$(IMAGE)" "$(VERSION)" $(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) $(if $(RUNTIME_IMAGE),--build-arg RUNTIME_IMAGE=$(RUNTIME_IMAGE))
+
 .PHONY: test
 test: ## Test all modules, with -race and with every server that is there (ARGS='-run X' ./relay)
 	@.ci/test $(ARGS)
