@@ -12,7 +12,7 @@ ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION=
 ARG REVISION=
-RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags grpcnotrace -buildvcs=false \
     -ldflags "-s -w -X main.version=$VERSION -X main.revision=$REVISION" -o /outrider .
 
 # Two files: nothing else is needed, and nothing else has to be kept patched.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"github.com/outrider-cdc/outrider/internal/telemetry"
 	"github.com/outrider-cdc/outrider/relay"
 	"github.com/outrider-cdc/outrider/sinks/kafka"
 	"github.com/outrider-cdc/outrider/sinks/stdout"
@@ -54,12 +55,20 @@ func runRelay(ctx context.Context, p process) error {
 	if err != nil {
 		return withCode(exitConfig, fmt.Errorf("sink %s: %w", s.Process.Sink, err))
 	}
+	b := thisBuild()
+	sent, err := telemetry.Start(ctx, telemetry.Options{
+		Environ: p.environ, Service: "outrider", Slot: s.Slot, Version: b.version, Metrics: registry, Logger: log,
+	})
+	if err != nil {
+		return withCode(exitConfig, errors.Join(err, sink.Close()))
+	}
+	defer closeTelemetry(ctx, sent, log)
+	sink = sent.Trace(sink)
 	r, err := relay.New(s.Config, sink, log, registry)
 	if err != nil {
 		return withCode(exitConfig, errors.Join(err, sink.Close()))
 	}
 
-	b := thisBuild()
 	log.Info("starting", "version", b.version, "slot", s.Slot, "sink", s.Process.Sink, "http_addr", listener.Addr().String())
 	server := newServer(handler(r, registry), log)
 	go func() { // ends with Close below
@@ -69,6 +78,15 @@ func runRelay(ctx context.Context, p process) error {
 	}()
 	defer func() { _ = server.Close() }()
 	return supervise(ctx, p.again, s.ShutdownTimeout, r, sink, log)
+}
+
+// closeTelemetry sends the last spans and metrics. A collector that is away must not hold up a stop.
+func closeTelemetry(ctx context.Context, t *telemetry.Telemetry, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), overtime)
+	defer cancel()
+	if err := t.Close(ctx); err != nil {
+		log.Warn("telemetry was not sent", "error", err)
+	}
 }
 
 // runner is a relay, as far as supervise needs it.

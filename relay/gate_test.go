@@ -31,7 +31,18 @@ func (w *world) gated() relay.Config {
 func (w *world) withholdCommits() (release func()) {
 	w.t.Helper()
 	w.syncNames("absent")
-	return func() { w.t.Helper(); w.syncNames("") }
+	w.awaitHeld(true)
+	return func() { w.t.Helper(); w.syncNames(""); w.awaitHeld(false) }
+}
+
+func (w *world) awaitHeld(held bool) {
+	w.t.Helper()
+	await(w.t, func() error {
+		if now := w.holds(); now != held {
+			return fmt.Errorf("that commits are held is %t", now)
+		}
+		return nil
+	})
 }
 
 func (w *world) syncNames(names string) {
@@ -44,6 +55,27 @@ func (w *world) syncNames(names string) {
 		}
 		return nil
 	})
+}
+
+// holds reports whether a commit waits for a standby. What sessions show is not
+// what counts: the checkpointer tells all of them, when it comes to it.
+func (w *world) holds() bool {
+	w.t.Helper()
+	conn, err := pgx.Connect(w.t.Context(), w.pg.URL())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err = conn.Exec(ctx, `SELECT pg_logical_emit_message(true, 'test', '')`, pgx.QueryExecModeSimpleProtocol)
+	_ = conn.Close(w.t.Context())
+	await(w.t, func() error { // not to be taken for a commit of the test's
+		if n := w.text(`SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1`, conn.PgConn().PID()); n != "0" {
+			return errors.New("the session that tried is there")
+		}
+		return nil
+	})
+	return err != nil
 }
 
 // commitHeld runs SQL whose commit hangs, and returns when it hangs. Its session

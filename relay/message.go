@@ -65,9 +65,10 @@ type Message struct {
 	source []byte   // text of the outrider-source header, shared by all messages of a session
 	texts  []byte   // positionLen bytes of outrider-position, then outrider-committed-at
 
-	owner   settler // told once, by Settle
-	topic   *topic  // where Topic came from; its counters
-	charge  int64   // what this message takes of the in-flight budget, in bytes
+	owner   settler     // told once, by Settle
+	watch   func(error) // told before the owner; nil: nobody watches
+	topic   *topic      // where Topic came from; its counters
+	charge  int64       // what this message takes of the in-flight budget, in bytes
 	settled atomic.Bool
 	bit     uint8 // which of its chunk's rows this is
 }
@@ -115,8 +116,16 @@ func (m *Message) Settle(err error) {
 	if m.settled.Swap(true) {
 		panic("relay: a sink settled a message twice")
 	}
+	if m.watch != nil {
+		m.watch(err)
+	}
 	m.owner.settle(m, err)
 }
+
+// Watch has f called once with what Settle is told, before the relay is. It is
+// for what stands between the relay and a sink, and may be called until m is
+// published; f must not block, and m must not be used by it.
+func (m *Message) Watch(f func(error)) { m.watch = f }
 
 // Source says whose messages are coming, at the start of a leadership.
 type Source struct {

@@ -44,7 +44,7 @@ DO $$ DECLARE ends timestamptz := (SELECT max(created_at) + interval '1 microsec
 			writers.arrive()
 			r.stop()
 			w.exec(`SELECT pg_drop_replication_slot('outrider_test')`)
-			r = w.start(cfg, sink)
+			w.start(cfg, sink)
 			writers.arrive()
 			writers.end()
 			// Postgres names who waits for a lock longer than deadlock_timeout, 1 s.
