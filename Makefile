@@ -41,6 +41,10 @@ lint: ## Lint all modules, formatting included
 format: ## Format all modules
 	@for module in $(MODULES); do (cd $$module && $(GOLANGCI_LINT) fmt --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
 
+.PHONY: tidy
+tidy: ## Write go.mod and go.sum of all modules, after a change of what this one needs
+	@for module in $(MODULES); do (cd $$module && go mod tidy) || exit 1; done
+
 .PHONY: generate
 generate: ## Write the generated documentation
 	@go run . config --output markdown > docs/.configuration.md && mv docs/.configuration.md docs/configuration.md

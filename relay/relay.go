@@ -157,5 +157,8 @@ func (r *Relay) sorted(err error, attempt int) time.Duration {
 		r.log.Warn("session ended; a new one follows", "error", err, "wait", wait.String())
 		r.setRole(RoleWaiting, "reconnecting", err)
 	}
-	return wait/2 + rand.N(wait)
+	return jittered(wait)
 }
+
+// jittered is d give or take a half.
+func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d) }

@@ -22,8 +22,11 @@ func (r *Relay) session(ctx context.Context) error {
 	}
 	p := &progress{relay: r, db: db}
 	defer p.close()
-	c, err := r.standAsCandidate(ctx, db)
+	c, err := r.awaitSlot(ctx, db)
 	if err != nil {
+		return err
+	}
+	if err := r.standAsCandidate(ctx, db, &c); err != nil {
 		return err
 	}
 	p.segment, p.audited, p.mode = LSN(c.server.segmentSize), c.keeps, c.mode

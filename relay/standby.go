@@ -67,6 +67,30 @@ WHERE slot = $1 AND stuck_since IS NOT NULL`, r.cfg.Slot, r.cfg.Instance); err !
 	r.log.Info("the leader is stuck; this standby reaches the sink and offers to lead")
 }
 
+// standbyConnection is how long a standby looks over one connection. For a new
+// one the server starts a process, so it must not be one a look; and it must not
+// be one for ever, since the address may lead to another server by now.
+const standbyConnection = 15 * time.Second
+
+// awaitSlot looks at the slot until nobody holds it, or with [standbyError] for standbyConnection.
+func (r *Relay) awaitSlot(ctx context.Context, db *database) (c candidacy, err error) {
+	for began := time.Now(); ; {
+		r.turn()
+		looking, cancel := context.WithTimeout(ctx, connectTimeout) // a host that vanished does not answer
+		c, err = r.look(looking, db)
+		cancel()
+		if _, held := errors.AsType[*standbyError](err); !held || time.Since(began) > standbyConnection {
+			return c, err
+		}
+		r.setRole(RoleStandby, "slot_held", err)
+		select {
+		case <-ctx.Done():
+			return c, err
+		case <-time.After(jittered(standbyInterval)):
+		}
+	}
+}
+
 // yielded keeps a relay that let go from taking the slot back at once.
 func (r *Relay) yielded() error {
 	if time.Now().Before(r.abstain) {

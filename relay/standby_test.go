@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,9 @@ func TestStuckLeaderYields(t *testing.T) {
 // server's log; when the leader stops, one takes over within three seconds.
 func TestTenRelays(t *testing.T) {
 	w := newWorld(t, 18)
+	w.exec(`ALTER SYSTEM SET log_line_prefix = '%m [%p] %a '`)
+	w.exec(`SELECT pg_reload_conf()`)
+	stopped := "nobody" // only those who wait are asked about: one that is stopped cancels what it was asking
 	var all []*running
 	for i := range 10 {
 		cfg := w.config()
@@ -80,6 +84,7 @@ func TestTenRelays(t *testing.T) {
 		}
 		began := time.Now()
 		l.stop()
+		stopped += "|" + regexp.QuoteMeta(l.Status().Instance)
 		next := leader()
 		if took := time.Since(began); took > 3*time.Second {
 			t.Errorf("takeover took %s", took)
@@ -90,9 +95,34 @@ func TestTenRelays(t *testing.T) {
 			t.Error("the relay that was stopped leads")
 		}
 	}
+	ended := regexp.MustCompile(`outrider/(` + stopped + `) `)
 	for line := range strings.SplitSeq(w.pg.Log(), "\n") {
-		if strings.Contains(line, "ERROR") && !strings.Contains(line, "terminating") {
+		if strings.Contains(line, "ERROR") && !ended.MatchString(line) {
 			t.Errorf("server: %s", line)
 		}
+	}
+}
+
+// TestStandbyLooksOverOneConnection: a connection is a process of the server,
+// and a relay that waits is not worth one a second.
+func TestStandbyLooksOverOneConnection(t *testing.T) {
+	w := newWorld(t, 18)
+	w.start(w.config(), &memory{}).awaitRole(relay.RoleLeader, "")
+	cfg := w.config()
+	cfg.Instance = "waiting"
+	w.start(cfg, &memory{}).awaitRole(relay.RoleStandby, "slot_held")
+	looked, pids := map[string]bool{}, map[string]bool{}
+	await(t, func() error {
+		if at := w.text(`SELECT max(query_start)::text FROM pg_stat_activity WHERE application_name = 'outrider/waiting'`); at != "" {
+			looked[at] = true
+			pids[w.text(`SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE application_name = 'outrider/waiting'`)] = true
+		}
+		if len(looked) < 6 {
+			return fmt.Errorf("%d looks", len(looked))
+		}
+		return nil
+	})
+	if len(pids) != 1 {
+		t.Errorf("%d looks over the connections of %v", len(looked), pids)
 	}
 }

@@ -35,10 +35,9 @@ type plan struct {
 	confirmed  LSN  // where the slot may stand above the row
 }
 
-// standAsCandidate decides whether this relay may take the slot now. It needs
-// no replication connection: those count against max_wal_senders, so a standby
-// must not hold one.
-func (r *Relay) standAsCandidate(ctx context.Context, db *database) (c candidacy, err error) {
+// look finds out whether the slot could be taken. It needs no replication
+// connection: those count against max_wal_senders, so a standby must not hold one.
+func (r *Relay) look(ctx context.Context, db *database) (c candidacy, err error) {
 	if c.server, err = db.server(ctx); err != nil {
 		return c, err
 	}
@@ -54,41 +53,44 @@ func (r *Relay) standAsCandidate(ctx context.Context, db *database) (c candidacy
 	if c.slot, err = db.slot(ctx); err != nil {
 		return c, err
 	}
-	if err := r.checkHolder(ctx, db, c.slot); err != nil {
-		return c, err
-	}
+	return c, r.checkHolder(ctx, db, c.slot)
+}
+
+// standAsCandidate takes the advisory lock, unless another relay is about to
+// take the slot, and reads what there is to be known before.
+func (r *Relay) standAsCandidate(ctx context.Context, db *database, c *candidacy) (err error) {
 	if err := r.syncNames(ctx, db, c.server.syncNames); err != nil {
-		return c, err
+		return err
 	}
 	if ok, err := db.lock(ctx); err != nil {
-		return c, r.statementError("take the advisory lock", err)
+		return r.statementError("take the advisory lock", err)
 	} else if !ok {
-		return c, &standbyError{"a relay that is just starting"}
+		return &standbyError{"a relay that is just starting"}
 	}
 	// What was seen before the lock may be the work of a relay that held it.
 	if c.slot, err = db.slot(ctx); err != nil {
-		return c, err
+		return err
 	}
 	if err := r.checkHolder(ctx, db, c.slot); err != nil {
-		return c, err
+		return err
 	}
 	if err := db.publication(ctx, c.server.version); err != nil {
-		return c, err
+		return err
 	}
 	if c.mode, err = db.mode(ctx); err != nil {
-		return c, err
+		return err
 	}
 	if c.fingerprint, err = db.fingerprint(ctx); err != nil {
-		return c, err
+		return err
 	}
 	if c.row, err = db.progressRow(ctx); err != nil {
-		return c, err
+		return err
 	}
 	c.readable, c.keeps = c.mode.readable, c.mode.keeps(c.row)
 	if c.row != nil && c.row.offered != "" && c.row.offered != r.cfg.Instance {
-		return c, &standbyError{"nobody yet; " + c.row.offered + " reaches the sink and is let ahead"}
+		return &standbyError{"nobody yet; " + c.row.offered + " reaches the sink and is let ahead"}
 	}
-	return c, err
+	return nil
 }
 
 func (r *Relay) checkHolder(ctx context.Context, db *database, s slotState) error {

@@ -139,6 +139,11 @@ func (b *bench) measure(ctx context.Context) (*results, error) {
 			return nil, err
 		}
 	}
+	if o.part(partIdle) {
+		if err := b.idle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	b.results.Minutes = time.Since(b.start).Minutes()
 	b.results.judge()
 	return b.results, nil

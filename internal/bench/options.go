@@ -18,6 +18,7 @@ const (
 	partRetention = "retention" // writers while old rows are deleted
 	partCost      = "cost"      // bytes and commits that an event costs the database, by design
 	partGate      = "gate"      // rows with and without the visibility gate
+	partIdle      = "idle"      // relays that have nothing to do
 )
 
 // batchSize is the rows of a transaction in the part batch.
@@ -62,7 +63,7 @@ const docsFile = "docs/benchmarks.md"
 // parseOptions reads flags, and for each that is not given the variable
 // BENCH_<FLAG>, so that make can pass them on.
 func parseOptions(args []string, lookup func(string) (string, bool), stderr io.Writer) (*options, error) {
-	o := &options{parts: []string{partBatch, partSingle, partLatency, partBig, partRetention, partGate, partCost}, sinks: []string{sinkStdout, sinkFake, sinkKafka}}
+	o := &options{parts: []string{partBatch, partSingle, partLatency, partBig, partRetention, partGate, partCost, partIdle}, sinks: []string{sinkStdout, sinkFake, sinkKafka}}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.IntVar(&o.rows, "rows", 1_000_000, "rows in transactions of 1000; a fifth of it in transactions of one row, three times as many in one transaction")
@@ -70,7 +71,7 @@ func parseOptions(args []string, lookup func(string) (string, bool), stderr io.W
 	f.IntVar(&o.rate, "rate", 1000, "events a second when latency is measured")
 	f.IntVar(&o.seconds, "seconds", 6, "seconds for which latency is measured, in each repetition")
 	f.IntVar(&o.partitions, "partitions", 12, "partitions of a topic")
-	f.Func("parts", "comma-separated list of: batch, single, latency, big, retention, gate, cost (default all)", subset(&o.parts))
+	f.Func("parts", "comma-separated list of: batch, single, latency, big, retention, gate, cost, idle (default all)", subset(&o.parts))
 	f.Func("sinks", "comma-separated list of: stdout, kfake, kafka (default all)", subset(&o.sinks))
 	f.StringVar(&o.dir, "dir", "", "folder for the servers' data (default memory if there is enough, else the temporary folder)")
 	f.StringVar(&o.json, "json", "", "file to write the result to as JSON")

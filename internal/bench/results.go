@@ -29,6 +29,7 @@ type results struct {
 	Retention  []*retentionResult  `json:"retention,omitempty"`
 	Cost       []*costResult       `json:"cost,omitempty"` // of an event
 	Gate       []*gateResult       `json:"gate,omitempty"` // without, and with it
+	Idle       *idleResult         `json:"idle,omitempty"`
 	Verdicts   []verdict           `json:"verdicts"`
 }
 

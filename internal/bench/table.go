@@ -32,6 +32,9 @@ func (r *results) table() string {
 	if len(r.Cost) > 0 {
 		fmt.Fprintf(&b, "\nWhat an event of about 420 bytes costs the database, beside the business change of its transaction:\n\n%s", r.costTable())
 	}
+	if r.Idle != nil {
+		b.WriteString("\nRelays with nothing to do:\n\n" + r.idleTable())
+	}
 	if len(r.Verdicts) > 0 {
 		b.WriteString("\n" + r.verdictTable())
 	}
