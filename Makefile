@@ -53,6 +53,10 @@ generate: ## Write the generated documentation
 demo: ## Show it: orders in Postgres, events on Kafka, crashes in between (HOLD=1 stays up)
 	@cd examples && HOLD=$(HOLD) go run ./demo
 
+.PHONY: examples
+examples: ## Run all examples (KAFKA=real for Apache Kafka)
+	@for example in examples/*/Makefile; do (cd $$(dirname $$example) && echo "$$(basename $$PWD)" && $(MAKE) --no-print-directory run) || exit 1; done
+
 .PHONY: bench
 bench: ## Measure against a raw reader and a bare producer on this machine
 	@go run ./internal/bench

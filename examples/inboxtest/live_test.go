@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/outrider-cdc/outrider/examples/inboxtest"
+	"github.com/outrider-cdc/outrider/examples/consumer"
 )
 
 // TestOneEffectWhateverDies is the promise as a service sees it. All the while
@@ -144,7 +144,7 @@ func (w *stage) everywhere() {
 	await(w.t, func() error {
 		there := map[string]bool{}
 		for _, r := range w.read(w.topic) {
-			id, _ := inboxtest.Record(r).Header("id")
+			id, _ := consumer.Record(r).Header("id")
 			there[string(id)] = true
 		}
 		if len(there) < w.count() {
@@ -176,8 +176,8 @@ func (w *stage) judge(retried string) {
 	occurrences, sources, timelines := map[string]int{}, map[string]bool{}, map[string]bool{}
 	records := w.read(w.topic)
 	for _, r := range records {
-		id, _ := inboxtest.Record(r).Header("id")
-		source, _ := inboxtest.Record(r).Header("outrider-source")
+		id, _ := consumer.Record(r).Header("id")
+		source, _ := consumer.Record(r).Header("outrider-source")
 		occurrences[string(id)]++
 		sources[string(source)] = true
 		timelines[strings.Split(string(source), ".")[1]] = true

@@ -16,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/outrider-cdc/outrider/examples/inboxtest"
+	"github.com/outrider-cdc/outrider/examples/consumer"
 	"github.com/outrider-cdc/outrider/internal/harness/child"
 	"github.com/outrider-cdc/outrider/outbox/inbox"
 )
@@ -83,12 +83,12 @@ func consume(ctx context.Context, name string) error {
 			}
 		}
 	}
-	c := &inboxtest.Consumer{
+	c := &consumer.Consumer{
 		Client: client, DB: db, Inbox: inbox.Consumer{Name: name}, ByID: name == byID,
 		BeforeCommit: die(beforeCommit), AfterCommit: func() { fmt.Println(taken); die(afterCommit)() },
 		Effect: func(ctx context.Context, tx pgx.Tx, r *kgo.Record) error {
-			id, _ := inboxtest.Record(r).Header("id")
-			_, err := tx.Exec(ctx, `INSERT INTO effects (consumer, event, record) VALUES ($1, $2, $3)`, name, string(id), inboxtest.Record(r).String())
+			id, _ := consumer.Record(r).Header("id")
+			_, err := tx.Exec(ctx, `INSERT INTO effects (consumer, event, record) VALUES ($1, $2, $3)`, name, string(id), consumer.Record(r).String())
 			return err
 		},
 	}

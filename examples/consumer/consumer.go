@@ -1,4 +1,11 @@
-package inboxtest
+// Package consumer is a member of a consumer group that has the effect of each
+// record once, by the inbox in the database of its service. It is what
+// docs/consuming.md shows, what the examples use, and what inboxtest torments.
+//
+// It promises that a batch is one transaction of the database, and that no
+// record of a partition is passed over; it does not retry what fails for another
+// reason than concurrency.
+package consumer
 
 import (
 	"context"
