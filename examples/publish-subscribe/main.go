@@ -189,7 +189,7 @@ func (s *stage) told(ctx context.Context, title, away string) error {
 	defer cancel()
 	all := fmt.Sprint(s.next * customers)
 	var line strings.Builder
-	line.WriteString(fmt.Sprintf("%-19s %3s orders:", title, all))
+	fmt.Fprintf(&line, "%-19s %3s orders:", title, all)
 	for _, name := range s.names {
 		var n string
 		err := lab.Poll(ctx, func() (err error) {
@@ -201,7 +201,7 @@ func (s *stage) told(ctx context.Context, title, away string) error {
 		if err != nil {
 			return err
 		}
-		line.WriteString(fmt.Sprintf("  %s %s", name, n))
+		fmt.Fprintf(&line, "  %s %s", name, n)
 	}
 	_, err := fmt.Fprintln(s.out, line.String())
 	return err
