@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/aws"
 
@@ -39,7 +41,8 @@ func (s *Sink) iam() sasl.Mechanism {
 // a machine that has no credentials, which may get some.
 func credentialsError(err error) error {
 	err = fmt.Errorf("look for AWS credentials: %w", err)
-	if refusal, ok := errors.AsType[smithy.APIError](err); ok && refusal.ErrorFault() != smithy.FaultServer {
+	answer, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	if _, refused := errors.AsType[smithy.APIError](err); refused && ok && answer.HTTPStatusCode() < 500 && answer.HTTPStatusCode() != http.StatusTooManyRequests {
 		return &relay.Halt{Reason: "kafka_authentication", Err: err, Hints: []relay.Hint{{
 			Say: "let the service account, role or user of this process get credentials; who it is for AWS tells:", Shell: "aws sts get-caller-identity",
 		}}}
