@@ -20,6 +20,7 @@ type classifier struct {
 	user        string // of SASL
 	mechanism   string // of SASL
 	certificate bool   // the client shows one
+	principal   string // whom to allow; "": follows from the above
 }
 
 // classify sorts err, which ended a produce (of topic) or a request ("").
@@ -171,6 +172,8 @@ func settingsHalt(code *kerr.Error, err error) error {
 func (c classifier) acl(what string) string {
 	principal := "User:" + c.user
 	switch {
+	case c.principal != "":
+		principal = c.principal
 	case c.user != "":
 	case c.certificate:
 		principal = "User:<distinguished name of the certificate>"
