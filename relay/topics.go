@@ -2,7 +2,6 @@ package relay
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -63,7 +62,7 @@ func (r *routes) find(column []byte) *topic {
 	return t
 }
 
-var errForbidden = errors.New("is not in OUTRIDER_TOPICS_ALLOWED")
+var errForbidden = errors.New("the topic is not in OUTRIDER_TOPICS_ALLOWED")
 
 // checked is the topic of that name if rows may go there. Otherwise the counters
 // are nobody's: names that rows make up must not become series.
@@ -77,7 +76,7 @@ func (r *routes) checked(name string) *topic {
 	nobody := func() prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "outrider_forbidden_total", Help: "Not registered."})
 	}
-	return &topic{name: name, events: nobody(), bytes: nobody(), forbidden: fmt.Errorf("topic %q %w", name, errForbidden)}
+	return &topic{name: name, events: nobody(), bytes: nobody(), forbidden: errForbidden}
 }
 
 // named is the topic of that name, as it is.
