@@ -45,7 +45,7 @@ func look(t *testing.T, p *program) {
 }
 
 // All that talks is switched on, logins succeed and fail, Postgres and Kafka go away.
-func TestNothingTellsAPlantedSecret(t *testing.T) {
+func TestSecretsStaySecret(t *testing.T) {
 	s := newSecured(t)
 	const jaas = `listener.name.client.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app="` + rightPassword + `";`
 	b := newBrokers(t, "SASL_SSL", "sasl.enabled.mechanisms=PLAIN", jaas)
