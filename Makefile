@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 # Tools are pinned here and built by the Go toolchain; nothing is installed.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+CYCLONEDX := go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+GO_LICENSES := go run github.com/google/go-licenses@v1.6.0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod */*/*/go.mod))
@@ -68,3 +70,22 @@ chaos: ## Let every fault strike, and show that nothing is lost (FOR=2h, SEED=n)
 .PHONY: servers
 servers: ## Fetch the servers that tests use into the cache, for work without a network
 	@go run ./internal/servers
+
+.PHONY: sbom
+sbom: ## Write bin/sbom.cdx.json: what is in the binary (CycloneDX), with licences and hashes
+	@mkdir -p bin
+	@CGO_ENABLED=0 $(CYCLONEDX) app -json -licenses -std -output bin/sbom.cdx.json .
+	@echo "bin/sbom.cdx.json"
+
+# Licences that ask for no more than to be named. Others need a decision first.
+NOT_OURS := --ignore github.com/outrider-cdc/outrider
+LICENCES := Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT
+
+.PHONY: licenses
+licenses: ## Write bin/licenses.csv and the texts in bin/licenses; fails for a licence that is not allowed
+	@rm -rf bin/licenses && mkdir -p bin
+	@# The tool warns of each file that is not Go; that is worth a look only when it fails.
+	@{ $(GO_LICENSES) check . $(NOT_OURS) --allowed_licenses=$(LICENCES) && \
+		$(GO_LICENSES) save . $(NOT_OURS) --save_path=bin/licenses && \
+		$(GO_LICENSES) report . $(NOT_OURS) > bin/licenses.csv; } 2> bin/licenses.log || { grep -v '^W' bin/licenses.log; exit 1; }
+	@echo "bin/licenses.csv, bin/licenses"

@@ -13,7 +13,7 @@ import (
 
 func configCommand(p process) *cobra.Command {
 	var strict bool
-	var output string
+	var output, acls, principal string
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Print the effective configuration and where each value comes from",
@@ -21,6 +21,13 @@ func configCommand(p process) *cobra.Command {
 			"What is wrong goes to stderr, all of it at once; then the exit code is 78.",
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			switch acls {
+			case "":
+			case aclsAll, aclsKafka, aclsSQL:
+				return writeACLs(p, acls, principal)
+			default:
+				return misuse(fmt.Errorf("--acls %q: kafka, sql or all", acls))
+			}
 			switch output {
 			case "text":
 				return printConfig(p, strict)
@@ -33,6 +40,9 @@ func configCommand(p process) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&strict, "strict", false, "refuse unknown names too, for a check before a deployment")
 	cmd.Flags().StringVar(&output, "output", "text", "text, or markdown: the reference of all variables")
+	cmd.Flags().StringVar(&acls, "acls", "", "print what the relay must be allowed instead: ACLs of Kafka (with AWS MSK IAM a policy) and grants of Postgres; =kafka or =sql prints one of them")
+	cmd.Flags().Lookup("acls").NoOptDefVal = aclsAll
+	cmd.Flags().StringVar(&principal, "principal", "", "with --acls: whom to allow in Kafka, such as User:app (default: from the SASL user or the certificate)")
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -115,6 +116,8 @@ func (f *field) readOrigin(vars map[string]string) error {
 // text is the value as the variable would be written, or REDACTED.
 func (f field) text() string {
 	switch v := f.value.Interface().(type) {
+	case string:
+		return withoutPassword(v)
 	case []string:
 		return strings.Join(v, ",")
 	case map[string]string:
@@ -126,4 +129,16 @@ func (f field) text() string {
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// withoutPassword hides what an address may hold that is no secret by its type.
+func withoutPassword(v string) string {
+	if !strings.Contains(v, "://") {
+		return v
+	}
+	u, err := url.Parse(v)
+	if err != nil {
+		return "REDACTED"
+	}
+	return u.Redacted()
 }

@@ -231,10 +231,14 @@ func (s *stream) pay(ctx context.Context, p *payment, c chunkOf) error {
 			return err
 		}
 		m.topic = s.relay.routes.find([]byte(m.Topic))
+		bad := c.bad[c.seqs[i]]
+		if err := m.topic.forbidden; err != nil {
+			bad = bad.with(err)
+		}
 		m.Topic, m.source, m.Cursor = m.topic.name, s.source, c.seqs[i]
 		m.place(Position{p.debt.row.baseLSN, uint64(c.seqs[i])}, ordinal, m.CommittedAt, chunk)
 		s.relay.owed.done.Add(1)
-		if err := s.publish(ctx, m, c.bad[c.seqs[i]]); err != nil {
+		if err := s.publish(ctx, m, bad); err != nil {
 			return err
 		}
 	}

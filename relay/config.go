@@ -26,9 +26,10 @@ type Config struct {
 	Schema      string      `env:"SCHEMA" envDefault:"outbox" doc:"Schema of the relay's own tables."`
 	Instance    string      `env:"INSTANCE" doc:"Name of this process in the progress row and in pg_stat_activity. Default: <hostname>-<random>."`
 
-	TopicPrefix  string            `env:"TOPIC_PREFIX" doc:"Put before every topic."`
-	TopicMap     map[string]string `env:"TOPIC_MAP" doc:"Topics to rename before the prefix is put: from:to,from:to."`
-	TopicDefault string            `env:"TOPIC_DEFAULT" doc:"Topic of rows that name none (the table made by migrate always has one)."`
+	TopicPrefix   string            `env:"TOPIC_PREFIX" doc:"Put before every topic."`
+	TopicMap      map[string]string `env:"TOPIC_MAP" doc:"Topics to rename before the prefix is put: from:to,from:to."`
+	TopicDefault  string            `env:"TOPIC_DEFAULT" doc:"Topic of rows that name none (the table made by migrate always has one)."`
+	TopicsAllowed []string          `env:"TOPICS_ALLOWED" doc:"Topics that rows may go to, as Kafka knows them (after map and prefix), separated by commas; a * at the end stands for anything. A row for another one is treated as POISON says. Default: all. The topic of dead letters need not be listed."`
 
 	ColumnID           string `env:"COLUMN_ID" envDefault:"id" doc:"Another name of the column id, where it was renamed. Rows written before are still read under the old one."`
 	ColumnTopic        string `env:"COLUMN_TOPIC" envDefault:"topic" doc:"The same for topic."`
@@ -107,6 +108,10 @@ func (c Config) Validate() error {
 	_, _, ok := splitTable(c.Table)
 	bad(ok, "OUTRIDER_TABLE=%q: write schema.table", c.Table)
 	bad(topicRule.MatchString(c.TopicPrefix), "OUTRIDER_TOPIC_PREFIX=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicPrefix)
+	for _, allowed := range c.TopicsAllowed {
+		name, any := strings.CutSuffix(allowed, "*")
+		bad(topicRule.MatchString(name) && (any || name != ""), "OUTRIDER_TOPICS_ALLOWED: %q: names of topics, each of which may end in one *", allowed)
+	}
 	bad(topicRule.MatchString(c.TopicDefault), "OUTRIDER_TOPIC_DEFAULT=%q: Kafka allows a-z, A-Z, 0-9, '.', '_' and '-' in a topic", c.TopicDefault)
 	bad(c.MaxInFlightBytes >= 1<<20, "OUTRIDER_MAX_IN_FLIGHT_BYTES=%s: 1MiB (a largest row) at least", c.MaxInFlightBytes)
 	bad(c.WALSenderTimeout >= time.Second, "OUTRIDER_WAL_SENDER_TIMEOUT=%s: 1s at least", c.WALSenderTimeout)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -219,6 +220,9 @@ func (r *Relay) waysOut(c *refusal) (hints []Hint) {
 			mend = m.Mend()
 		}
 		hints = append(hints, mend)
+	}
+	if errors.Is(c.cause, errForbidden) {
+		hints = append(hints, Hint{Say: "allow the topic", Env: "OUTRIDER_TOPICS_ALLOWED=" + strings.Join(append(slices.Clone(r.cfg.TopicsAllowed), c.message.Topic), ",")})
 	}
 	if !c.letter {
 		hints = append(hints, Hint{Say: "let it go to the topic of dead letters, " + r.cfg.DeadLetterTopic + ", and its successors pass", Shell: "outrider deadletter divert " + name})

@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -55,7 +58,28 @@ func (r *Relay) connectError(err error) error {
 			Hint{Say: "give the role the attribute, as a superuser", SQL: "ALTER ROLE " + r.quotedUser() + " REPLICATION;"},
 			Hint{Say: "on RDS and Aurora it is a role: grant rds_replication to it"})
 	}
-	return err
+	return tlsError(err)
+}
+
+// tlsError marks what no retry heals of a handshake: a certificate that one of the two does not accept.
+func tlsError(err error) error {
+	if verification, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		hint := Hint{Say: "trust the authority that signed the server's certificate: sslrootcert=<path> in OUTRIDER_DATABASE_URL; the file is read at each connect"}
+		if _, ok := errors.AsType[x509.HostnameError](verification.Err); ok {
+			hint = Hint{Say: "name the host in OUTRIDER_DATABASE_URL as in the server's certificate"}
+		}
+		return halt("tls", err, hint)
+	}
+	for inner := err; ; {
+		op, ok := errors.AsType[*net.OpError](inner)
+		if !ok {
+			return err
+		}
+		if op.Op == "remote error" { // an alert, as crypto/tls returns it
+			return halt("tls", err, Hint{Say: "the server refuses the handshake; if it asks for a client certificate, show one it trusts: sslcert=<path> and sslkey=<path> in OUTRIDER_DATABASE_URL"})
+		}
+		inner = op.Err
+	}
 }
 
 // statementError sorts the error of a statement on the relay's own tables.

@@ -256,6 +256,9 @@ func (s *stream) event(ctx context.Context, row row) error {
 		bad = row.bad
 	}
 	m.topic = s.relay.routes.find(row.col(fieldTopic).Data)
+	if err := m.topic.forbidden; err != nil {
+		bad = bad.with(err)
+	}
 	m.Topic, m.source = m.topic.name, s.source
 	m.place(Position{s.commitLSN, ordinal}, ordinal, s.committed, chunk)
 	return s.publish(ctx, m, bad)

@@ -1,6 +1,10 @@
 package relay
 
 import (
+	"errors"
+	"slices"
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -9,6 +13,7 @@ import (
 type topic struct {
 	name          string
 	events, bytes prometheus.Counter
+	forbidden     error // why no row may go there; nil: it may
 }
 
 // published counts a message that is durable downstream. Any goroutine.
@@ -25,6 +30,7 @@ type routes struct {
 	prefix   string
 	renamed  map[string]string
 	fallback string
+	allowed  []string
 	metrics  *metrics
 	known    map[string]*topic
 }
@@ -32,7 +38,7 @@ type routes struct {
 func newRoutes(cfg Config, m *metrics) *routes {
 	return &routes{
 		prefix: cfg.TopicPrefix, renamed: cfg.TopicMap, fallback: cfg.TopicDefault,
-		metrics: m, known: map[string]*topic{},
+		allowed: cfg.TopicsAllowed, metrics: m, known: map[string]*topic{},
 	}
 }
 
@@ -51,9 +57,26 @@ func (r *routes) find(column []byte) *topic {
 	if len(r.known) >= maxTopics {
 		clear(r.known)
 	}
-	t := r.named(r.prefix + name)
+	t := r.checked(r.prefix + name)
 	r.known[string(column)] = t
 	return t
+}
+
+var errForbidden = errors.New("the topic is not in OUTRIDER_TOPICS_ALLOWED")
+
+// checked is the topic of that name if rows may go there. Otherwise the counters
+// are nobody's: names that rows make up must not become series.
+func (r *routes) checked(name string) *topic {
+	if len(r.allowed) == 0 || slices.ContainsFunc(r.allowed, func(allowed string) bool {
+		prefix, wild := strings.CutSuffix(allowed, "*")
+		return name == allowed || wild && strings.HasPrefix(name, prefix)
+	}) {
+		return r.named(name)
+	}
+	nobody := func() prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "outrider_forbidden_total", Help: "Not registered."})
+	}
+	return &topic{name: name, events: nobody(), bytes: nobody(), forbidden: errForbidden}
 }
 
 // named is the topic of that name, as it is.

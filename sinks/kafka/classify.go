@@ -18,7 +18,9 @@ import (
 type classifier struct {
 	brokers     []string
 	user        string // of SASL
+	mechanism   string // of SASL
 	certificate bool   // the client shows one
+	principal   string // whom to allow; "": follows from the above
 }
 
 // classify sorts err, which ended a produce (of topic) or a request ("").
@@ -46,7 +48,7 @@ func (c classifier) classify(topic string, err error) error {
 	case kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed:
 		return c.authorizationHalt(code, topic, err)
 	case kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState, kerr.SecurityDisabled:
-		return authenticationHalt(code, err)
+		return c.authenticationHalt(code, err)
 	}
 	return settingsHalt(code, err)
 }
@@ -90,19 +92,29 @@ func tlsHalt(err error, hint relay.Hint) error {
 	return &relay.Halt{Reason: "kafka_tls", Err: err, Hints: []relay.Hint{hint}}
 }
 
-func authenticationHalt(code *kerr.Error, err error) error {
+func (c classifier) authenticationHalt(code *kerr.Error, err error) error {
 	h := &relay.Halt{Reason: "kafka_authentication", Err: fmt.Errorf("kafka refuses the login: %w", err)}
-	if code == kerr.SaslAuthenticationFailed {
-		h.Hints = []relay.Hint{{
-			Say: "correct user and password; a password file is read again at each connect",
-			Env: envPrefix + "SASL_USERNAME=<user>\n" + envPrefix + "SASL_PASSWORD_FILE=<path>",
-		}}
-	} else {
-		h.Hints = []relay.Hint{{
-			Say: "take a mechanism that the listener has, or a listener that has the mechanism",
-			Env: envPrefix + "SASL_MECHANISM=scram-sha-512",
-		}}
+	hint := relay.Hint{
+		Say: "take a mechanism that the listener has, or a listener that has the mechanism",
+		Env: envPrefix + "SASL_MECHANISM=scram-sha-512",
 	}
+	if code == kerr.SaslAuthenticationFailed {
+		switch c.mechanism {
+		case mechanismOAuth:
+			hint = relay.Hint{
+				Say: "give a token that is not over and has the issuer, audience and scope that the brokers want; it is read, or asked for, again at each login",
+				Env: envPrefix + "SASL_OAUTH_TOKEN_FILE=<path>",
+			}
+		case mechanismAWS:
+			hint = relay.Hint{Say: "allow kafka-cluster:Connect on the cluster to whom AWS knows this process as; the policy:", Shell: "outrider config --acls"}
+		default:
+			hint = relay.Hint{
+				Say: "correct user and password; a password file is read again at each connect",
+				Env: envPrefix + "SASL_USERNAME=<user>\n" + envPrefix + "SASL_PASSWORD_FILE=<path>",
+			}
+		}
+	}
+	h.Hints = []relay.Hint{hint}
 	return h
 }
 
@@ -160,6 +172,8 @@ func settingsHalt(code *kerr.Error, err error) error {
 func (c classifier) acl(what string) string {
 	principal := "User:" + c.user
 	switch {
+	case c.principal != "":
+		principal = c.principal
 	case c.user != "":
 	case c.certificate:
 		principal = "User:<distinguished name of the certificate>"

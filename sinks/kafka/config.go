@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,16 +19,26 @@ const envPrefix = "OUTRIDER_KAFKA_"
 // Config says which brokers and how. Names are relative to a prefix that the
 // composition root gives.
 type Config struct {
-	Brokers            []string      `env:"BROKERS" doc:"Brokers to start from, host:port, separated by commas. Required with the kafka sink."`
-	TLS                bool          `env:"TLS" envDefault:"false" doc:"Connect with TLS."`
-	TLSCAFile          string        `env:"TLS_CA_FILE" doc:"PEM file with the authorities to trust instead of the system's. Read again at each connect."`
-	TLSCertFile        string        `env:"TLS_CERT_FILE" doc:"PEM file with the client's certificate. Read again at each connect."`
-	TLSKeyFile         string        `env:"TLS_KEY_FILE" doc:"PEM file with the key of the client's certificate. Read again at each connect."`
-	TLSServerName      string        `env:"TLS_SERVER_NAME" doc:"Name to expect in the brokers' certificates. Default: the host connected to."`
-	SASLMechanism      string        `env:"SASL_MECHANISM" doc:"plain, scram-sha-256 or scram-sha-512. Default: no SASL."`
-	SASLUsername       string        `env:"SASL_USERNAME" doc:"User for SASL."`
-	SASLPassword       secret.Text   `env:"SASL_PASSWORD" doc:"Password for SASL. The file of SASL_PASSWORD_FILE is read again at each connect."`
-	SASLAllowPlaintext bool          `env:"SASL_ALLOW_PLAINTEXT" envDefault:"false" doc:"Allow the plain mechanism without TLS, which sends the password in clear."`
+	Brokers            []string    `env:"BROKERS" doc:"Brokers to start from, host:port, separated by commas. Required with the kafka sink."`
+	TLS                bool        `env:"TLS" envDefault:"false" doc:"Connect with TLS."`
+	TLSCAFile          string      `env:"TLS_CA_FILE" doc:"PEM file with the authorities to trust instead of the system's. Read again at each connect."`
+	TLSCertFile        string      `env:"TLS_CERT_FILE" doc:"PEM file with the client's certificate. Read again at each connect."`
+	TLSKeyFile         string      `env:"TLS_KEY_FILE" doc:"PEM file with the key of the client's certificate. Read again at each connect."`
+	TLSServerName      string      `env:"TLS_SERVER_NAME" doc:"Name to expect in the brokers' certificates. Default: the host connected to."`
+	SASLMechanism      string      `env:"SASL_MECHANISM" doc:"plain, scram-sha-256, scram-sha-512, oauthbearer or aws-msk-iam. Default: no SASL."`
+	SASLUsername       string      `env:"SASL_USERNAME" doc:"User for plain and scram."`
+	SASLPassword       secret.Text `env:"SASL_PASSWORD" doc:"Password for plain and scram. The file of SASL_PASSWORD_FILE is read again at each connect."`
+	SASLAllowPlaintext bool        `env:"SASL_ALLOW_PLAINTEXT" envDefault:"false" doc:"Allow plain, oauthbearer and aws-msk-iam without TLS, which send a password, token or signature in clear, and a token endpoint without https."`
+
+	SASLOAuthToken        secret.Text       `env:"SASL_OAUTH_TOKEN" doc:"oauthbearer: the token. Its file, such as one that Kubernetes projects, is read again at each connect and whenever the brokers ask for a new login."`
+	SASLOAuthTokenURL     string            `env:"SASL_OAUTH_TOKEN_URL" doc:"oauthbearer, instead of a token: endpoint that gives one for client credentials (RFC 6749, 4.4). Asked at each login."`
+	SASLOAuthClientID     string            `env:"SASL_OAUTH_CLIENT_ID" doc:"Client for SASL_OAUTH_TOKEN_URL."`
+	SASLOAuthClientSecret secret.Text       `env:"SASL_OAUTH_CLIENT_SECRET" doc:"Its secret. The file of SASL_OAUTH_CLIENT_SECRET_FILE is read again at each login."`
+	SASLOAuthScope        string            `env:"SASL_OAUTH_SCOPE" doc:"Scopes to ask for, separated by spaces."`
+	SASLOAuthAudience     string            `env:"SASL_OAUTH_AUDIENCE" doc:"Parameter audience of the request, which some endpoints want."`
+	SASLOAuthCAFile       string            `env:"SASL_OAUTH_CA_FILE" doc:"PEM file with the authorities to trust for the token endpoint instead of the system's. Read again at each login."`
+	SASLOAuthExtensions   map[string]string `env:"SASL_OAUTH_EXTENSIONS" doc:"Extensions to send with the token (RFC 7628), name:value,name:value, such as logicalCluster and identityPoolId of Confluent Cloud."`
+
 	Compression        string        `env:"COMPRESSION" envDefault:"lz4" doc:"Compression of batches: none, gzip, snappy, lz4 or zstd."`
 	Linger             time.Duration `env:"LINGER" envDefault:"0s" doc:"How long a batch waits for more. 0 still batches whatever comes while the broker is busy."`
 	CreateTopics       bool          `env:"CREATE_TOPICS" envDefault:"false" doc:"Create topics that are missing. Otherwise their messages wait until somebody does."`
@@ -44,12 +53,6 @@ const (
 	minTransactionTimeout     = time.Second
 	defaultTransactionTimeout = 4 * time.Second
 	maxTransactionTimeout     = 15 * time.Second
-)
-
-const (
-	mechanismPlain    = "plain"
-	mechanismSCRAM256 = "scram-sha-256"
-	mechanismSCRAM512 = "scram-sha-512"
 )
 
 // Validate returns everything that is wrong with c, joined; nil if nothing is.
@@ -85,44 +88,6 @@ func (c Config) Validate() error {
 	c.validateTLS(wrong)
 	c.validateSASL(wrong)
 	return errors.Join(errs...)
-}
-
-func (c Config) validateTLS(wrong func(name, format string, args ...any)) {
-	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
-		wrong("TLS_CERT_FILE", "a certificate and its key go together: set TLS_KEY_FILE as well, or neither")
-	}
-	if c.TLS {
-		return
-	}
-	for name, value := range map[string]string{
-		"TLS_CA_FILE": c.TLSCAFile, "TLS_CERT_FILE": c.TLSCertFile,
-		"TLS_KEY_FILE": c.TLSKeyFile, "TLS_SERVER_NAME": c.TLSServerName,
-	} {
-		if value != "" {
-			wrong(name, "is set, but %sTLS is not true", envPrefix)
-		}
-	}
-}
-
-func (c Config) validateSASL(wrong func(name, format string, args ...any)) {
-	if c.SASLMechanism == "" {
-		if c.SASLUsername != "" || c.SASLPassword.IsSet() {
-			wrong("SASL_MECHANISM", "is required with a user or a password")
-		}
-		return
-	}
-	if !slices.Contains([]string{mechanismPlain, mechanismSCRAM256, mechanismSCRAM512}, c.SASLMechanism) {
-		wrong("SASL_MECHANISM", "%q is none of plain, scram-sha-256, scram-sha-512", c.SASLMechanism)
-	}
-	if c.SASLUsername == "" {
-		wrong("SASL_USERNAME", "is required with SASL_MECHANISM")
-	}
-	if !c.SASLPassword.IsSet() {
-		wrong("SASL_PASSWORD", "is required with SASL_MECHANISM")
-	}
-	if c.SASLMechanism == mechanismPlain && !c.TLS && !c.SASLAllowPlaintext {
-		wrong("SASL_MECHANISM", "plain without TLS sends the password in clear: set %[1]sTLS=true, or %[1]sSASL_ALLOW_PLAINTEXT=true where the network is trusted", envPrefix)
-	}
 }
 
 func checkAddress(address string) error {

@@ -72,7 +72,7 @@ func New(cfg Config, opts Options) (*Sink, error) {
 	}
 	return &Sink{
 		cfg: cfg, opts: opts,
-		explain: classifier{brokers: cfg.Brokers, user: cfg.SASLUsername, certificate: cfg.TLSCertFile != ""},
+		explain: classifier{brokers: cfg.Brokers, user: cfg.SASLUsername, mechanism: cfg.SASLMechanism, certificate: cfg.TLSCertFile != ""},
 		pending: pending{zero: make(chan struct{}, 1)},
 	}, nil
 }

@@ -48,7 +48,7 @@ func certificate(t *testing.T) (cert tls.Certificate, certFile, keyFile string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	certPEM := pemOf(der)
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	cert, err = tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
@@ -101,7 +101,7 @@ func TestLogin(t *testing.T) {
 }
 
 // halts begins and expects to be refused.
-func halts(t *testing.T, cfg kafka.Config, reason, hint string) {
+func halts(t *testing.T, cfg kafka.Config, reason, hint string) error {
 	t.Helper()
 	w := newWorld(t, cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -114,17 +114,20 @@ func halts(t *testing.T, cfg kafka.Config, reason, hint string) {
 	if err != nil && strings.Contains(err.Error(), "wrong-password") {
 		t.Error("the error tells the password")
 	}
+	return err
 }
+
+func pemOf(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
 
 func TestRefusedLoginHalts(t *testing.T) {
 	cfg, c := secured(t)
 	refuseLogins(c)
 	cfg.SASLPassword = secret.New("wrong-password")
 	for _, cfg.SASLMechanism = range mechanisms {
-		halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
+		_ = halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
 	}
 	cfg.SASLPassword = secret.FromFile(file(t, nil) + ".missing")
-	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
+	_ = halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
 }
 
 func TestUnknownMechanismHalts(t *testing.T) {
@@ -136,7 +139,7 @@ func TestUnknownMechanismHalts(t *testing.T) {
 		return resp, nil, true
 	})
 	cfg.SASLMechanism = "plain"
-	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_MECHANISM=")
+	_ = halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_MECHANISM=")
 }
 
 // A broker that hangs up on a login may be one that stops: the sink waits, and
@@ -177,10 +180,10 @@ func TestLoginOnKafka(t *testing.T) {
 	w.delivered(w.publish(c.Topic(t, 1, nil), "k", "0"))
 
 	cfg.SASLPassword = secret.New("wrong-password")
-	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
+	_ = halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_PASSWORD_FILE=")
 
 	cfg.SASLMechanism = "scram-sha-256"
-	halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_MECHANISM=")
+	_ = halts(t, cfg, "kafka_authentication", "OUTRIDER_KAFKA_SASL_MECHANISM=")
 }
 
 func TestTLSProblemsHalt(t *testing.T) {
@@ -190,21 +193,21 @@ func TestTLSProblemsHalt(t *testing.T) {
 
 	untrusted := cfg
 	untrusted.TLSCAFile = stranger
-	halts(t, untrusted, "kafka_tls", "OUTRIDER_KAFKA_TLS_CA_FILE=")
+	_ = halts(t, untrusted, "kafka_tls", "OUTRIDER_KAFKA_TLS_CA_FILE=")
 
 	renamed := cfg
 	renamed.TLSServerName = "elsewhere"
-	halts(t, renamed, "kafka_tls", "OUTRIDER_KAFKA_TLS_SERVER_NAME=")
+	_ = halts(t, renamed, "kafka_tls", "OUTRIDER_KAFKA_TLS_SERVER_NAME=")
 	renamed.TLSServerName = "broker"
 	newWorld(t, renamed).begin()
 
 	missing := cfg
 	missing.TLSCAFile += ".missing"
-	halts(t, missing, "kafka_tls_files", "OUTRIDER_KAFKA_TLS_CA_FILE=")
+	_ = halts(t, missing, "kafka_tls_files", "OUTRIDER_KAFKA_TLS_CA_FILE=")
 
 	empty := cfg
 	empty.TLSCAFile = file(t, []byte("nothing"))
-	halts(t, empty, "kafka_tls_files", "OUTRIDER_KAFKA_TLS_CA_FILE=")
+	_ = halts(t, empty, "kafka_tls_files", "OUTRIDER_KAFKA_TLS_CA_FILE=")
 }
 
 func TestClientCertificate(t *testing.T) {
@@ -224,7 +227,7 @@ func TestClientCertificate(t *testing.T) {
 		w.begin()
 		w.delivered(w.publish("a", "k", "0"))
 		cfg.TLSCertFile, cfg.TLSKeyFile = strangerCert, strangerKey
-		halts(t, cfg, "kafka_tls", "OUTRIDER_KAFKA_TLS_CERT_FILE=")
+		_ = halts(t, cfg, "kafka_tls", "OUTRIDER_KAFKA_TLS_CERT_FILE=")
 	}
 }
 
