@@ -309,6 +309,7 @@ func TestHaltCasesAreComplete(t *testing.T) {
 		"replay_differs":     "TestReplayDiffers",
 		"poison":             "TestPoisonHalts",
 		"xids_not_kept":      "TestTrustXIDsAfterARestoreIsRefused",
+		"tls":                "TestPostgresRefuses and TestPostgresRotation in package securitytest",
 		"wal_sender_timeout": "only behind something that drops startup options",
 	}
 	covered := map[string]bool{}

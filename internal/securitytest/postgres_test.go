@@ -185,6 +185,10 @@ func TestPostgresRotation(t *testing.T) {
 	next := newAuthority(t, "next authority")
 	s.certify(next)
 	s.exec(`ALTER ROLE "both" PASSWORD 'rotated-planted-password'`)
+	s.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'both'`)
+	if told := p.awaits("halted", "tls"); !strings.Contains(told.Hint, "sslrootcert=<path>") { // and goes on by itself:
+		t.Errorf("hint %q", told.Hint)
+	}
 	rotated := next.issue("both")
 	for path, content := range map[string][]byte{
 		root: read(t, next.file), cert: rotated.cert, key: rotated.key,
@@ -194,7 +198,6 @@ func TestPostgresRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'both'`)
 	s.relays(p)
 	p.awaits("leader", "")
 }

@@ -24,8 +24,8 @@ import (
 // patience is generous: the machine may be busy.
 const patience = time.Minute
 
-// outrider is the program, built once.
-var outrider string //nolint:gochecknoglobals // TestMain sets it before any test
+// outrider is the program, built once, before any test.
+var outrider string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "outrider-securitytest-")
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	_ = os.RemoveAll(dir)
-	os.Exit(code) //nolint:forbidigo // how a TestMain ends
+	os.Exit(code)
 }
 
 // text is what a running program has written.

@@ -59,13 +59,14 @@ func newManaged(t *testing.T) (*managed, kafka.Config) {
 	m.ControlKey(int16(kmsg.SASLAuthenticate), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		m.KeepControl()
 		answer := r.ResponseKind().(*kmsg.SASLAuthenticateResponse)
-		if err := m.check(r.(*kmsg.SASLAuthenticateRequest).SASLAuthBytes); err != nil {
+		why := m.check(r.(*kmsg.SASLAuthenticateRequest).SASLAuthBytes)
+		if why == nil {
+			m.logins.Add(1)
+			answer.SASLAuthBytes = []byte(`{"version":"2020_10_22","request-id":"1"}`)
+		} else {
 			answer.ErrorCode = kerr.SaslAuthenticationFailed.Code
-			m.reasons <- err.Error()
-			return answer, nil, true
+			m.reasons <- why.Error()
 		}
-		m.logins.Add(1)
-		answer.SASLAuthBytes = []byte(`{"version":"2020_10_22","request-id":"1"}`)
 		return answer, nil, true
 	})
 	cfg := config(m.ListenAddrs()...)
