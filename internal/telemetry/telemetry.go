@@ -22,9 +22,7 @@ import (
 	bridge "go.opentelemetry.io/contrib/bridges/prometheus"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -54,7 +52,7 @@ type Telemetry struct {
 	metrics *metric.MeterProvider    // nil: no metrics
 }
 
-// What is sent, by which protocol. These names and values are the specification's.
+// What is sent, and how. These names and values are the specification's.
 const (
 	signalTraces  = "TRACES"
 	signalMetrics = "METRICS"
@@ -62,8 +60,9 @@ const (
 	exporterOTLP = "otlp"
 	exporterNone = "none"
 
-	protocolGRPC = "grpc"
-	protocolHTTP = "http/protobuf"
+	// The specification's default. The other one, grpc, would be a megabyte of
+	// the binary, and every collector takes both.
+	protocol = "http/protobuf"
 )
 
 // Start reads the environment and starts what it asks for. It does no I/O; an
@@ -71,9 +70,9 @@ const (
 func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	vars := environment(o.Environ)
 	t := &Telemetry{slot: o.Slot}
-	traces, terr := vars.protocol(signalTraces)
-	metrics, merr := vars.protocol(signalMetrics)
-	if err := errors.Join(terr, merr); err != nil || traces == "" && metrics == "" {
+	traces, terr := vars.sends(signalTraces)
+	metrics, merr := vars.sends(signalMetrics)
+	if err := errors.Join(terr, merr); err != nil || !traces && !metrics {
 		return t, err
 	}
 	// The only way to hear of what could not be sent; OpenTelemetry has one handler a process.
@@ -84,15 +83,15 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	if err != nil {
 		return t, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	if traces != "" {
-		exporter, err := spanExporter(ctx, traces)
+	if traces {
+		exporter, err := otlptracehttp.New(ctx)
 		if err != nil {
 			return t, fmt.Errorf("export of spans: %w", err)
 		}
 		t.spans = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(exporter))
 	}
-	if metrics != "" {
-		exporter, err := metricExporter(ctx, metrics)
+	if metrics {
+		exporter, err := otlpmetrichttp.New(ctx)
 		if err != nil {
 			return t, errors.Join(fmt.Errorf("export of metrics: %w", err), t.Close(ctx)) // nothing waits to be sent
 		}
@@ -148,46 +147,32 @@ func (e environment) get(name string) string {
 	return ""
 }
 
-// protocol is how a signal is sent, or "" if it is not: nothing is sent unless
-// an endpoint or an exporter was named. The specification would send to
+// sends tells whether a signal is sent: nothing is unless an endpoint or an
+// exporter was named. The specification would send to
 // localhost by default; a relay nobody configured should not knock there.
-func (e environment) protocol(signal string) (string, error) {
+func (e environment) sends(signal string) (bool, error) {
 	if off, _ := strconv.ParseBool(e.get("OTEL_SDK_DISABLED")); off {
-		return "", nil
+		return false, nil
 	}
 	name := "OTEL_" + signal + "_EXPORTER"
 	switch exporter := e.get(name); {
 	case exporter == exporterNone:
-		return "", nil
+		return false, nil
 	case exporter == "" && e.get("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && e.get("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") == "":
-		return "", nil
+		return false, nil
 	case exporter != "" && exporter != exporterOTLP:
-		return "", fmt.Errorf("%s: %q is not supported; hint: otlp or none (/metrics serves Prometheus anyway)", name, exporter)
+		return false, fmt.Errorf("%s: %q is not supported; hint: otlp or none (/metrics serves Prometheus anyway)", name, exporter)
 	}
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_" + signal + "_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
-		switch protocol := e.get(name); protocol {
+		switch value := e.get(name); value {
 		case "":
-		case protocolGRPC, protocolHTTP:
-			return protocol, nil
+		case protocol:
+			return true, nil
 		default:
-			return "", fmt.Errorf("%s: %q is not supported; hint: %s or %s", name, protocol, protocolHTTP, protocolGRPC)
+			return false, fmt.Errorf("%s: %q is not supported; hint: %s, on the collector's port 4318", name, value, protocol)
 		}
 	}
-	return protocolHTTP, nil
-}
-
-func spanExporter(ctx context.Context, protocol string) (sdktrace.SpanExporter, error) {
-	if protocol == protocolGRPC {
-		return otlptracegrpc.New(ctx)
-	}
-	return otlptracehttp.New(ctx)
-}
-
-func metricExporter(ctx context.Context, protocol string) (metric.Exporter, error) {
-	if protocol == protocolGRPC {
-		return otlpmetricgrpc.New(ctx)
-	}
-	return otlpmetrichttp.New(ctx)
+	return true, nil
 }
 
 // tracer is what batches need of OpenTelemetry.

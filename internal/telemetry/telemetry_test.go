@@ -75,9 +75,9 @@ func TestWrongVariables(t *testing.T) {
 	for variable, hint := range map[string]string{
 		"OTEL_TRACES_EXPORTER=zipkin":                  "hint: otlp or none",
 		"OTEL_METRICS_EXPORTER=prometheus":             "/metrics serves Prometheus",
-		"OTEL_EXPORTER_OTLP_PROTOCOL=http/json":        "hint: http/protobuf or grpc",
-		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=carrier":   "hint: http/protobuf or grpc",
-		"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=protobuf": "hint: http/protobuf or grpc",
+		"OTEL_EXPORTER_OTLP_PROTOCOL=http/json":        "hint: http/protobuf, on",
+		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc":      "hint: http/protobuf, on",
+		"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=protobuf": "hint: http/protobuf, on",
 	} {
 		_, err := start(t, "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", variable)
 		name, _, _ := strings.Cut(variable, "=")
